@@ -1,0 +1,81 @@
+"""What a session carries from chunk to chunk, as values (no torch at import).
+
+`AvatarPipeline.step` takes a state and returns a new one; the old one stays valid. Weights are shared, so
+any number of sessions can be stepped in any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.windowing import WindowSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.denoiser import KVRing
+    from pipeline.portrait import Portrait
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """Style of a session, each 0..2: 0 the calmest of the training clips, 1 the median, 2 the liveliest."""
+
+    expressiveness: float = 1.0
+    head_motion: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("expressiveness", "head_motion"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 2.0:
+                raise ValueError(f"{name} is {value}; it must lie between 0 and 2.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamState:
+    """Everything a session remembers.
+
+    z_ref_1D: the portrait's own motion latent. features: the portrait's feature maps, batch 1.
+    ring: keys and values of the last generated frames. chunk_index: the chunk that comes next.
+    Noise depends on `seed` and the frame number only, so no generator is carried.
+    """
+
+    portrait: Portrait
+    window: WindowSpec
+    z_ref_1D: torch.Tensor
+    features: tuple[torch.Tensor, ...]
+    ring: KVRing
+    seed: int = 0
+    chunk_index: int = 0
+    controls: Controls = field(default_factory=Controls)
+
+    @property
+    def frame_index(self) -> int:
+        """The first video frame of the next chunk."""
+        return self.chunk_index * self.window.hop_frames
+
+    def with_controls(self, controls: Controls) -> StreamState:
+        """The same state with another style, used from the next chunk on."""
+        return replace(self, controls=controls)
+
+    def skip(self) -> StreamState:
+        """The state after leaving out the next chunk (overload): time goes on, motion resumes where it was."""
+        return replace(self, chunk_index=self.chunk_index + 1)
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """Frames of one chunk.
+
+    frames: uint8 [hop, H, W, 3] RGB; latents: float32 [hop, D];
+    timings_ms: wall time of the stages features, denoise, decode, composite.
+    """
+
+    first_frame: int
+    frames: npt.NDArray[np.uint8]
+    latents: npt.NDArray[np.float32]
+    timings_ms: dict[str, float]
