@@ -1,0 +1,191 @@
+"""Audio windows to video frames of one portrait.
+
+    pipe = AvatarPipeline.from_pretrained(checkpoint.bundled("portrait_256"))
+    window = pipe.window_spec()
+    state = pipe.init_state(prepare_portrait(path), window=window, seed=1)
+    state, chunk = pipe.step(state, window.cut(pcm, 0))
+
+The pipeline itself holds weights only. A session lives in its `StreamState`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from pipeline import checkpoint
+from pipeline.audio_encoder import AudioEncoder
+from pipeline.autoencoder import POSE_SIZE, FrameDecoder, MotionEncoder, PortraitEncoder
+from pipeline.compositor import composite
+from pipeline.denoiser import LEFT_SLOTS, Denoiser
+from pipeline.portrait import Portrait
+from pipeline.sampler import denoise_chunk, frame_noise
+from pipeline.scheduler import FlowMatchScheduler
+from pipeline.state import Controls, FrameChunk, StreamState
+from pipeline.windowing import AudioWindow, WindowSpec
+
+COMPONENTS: dict[str, type[Any]] = {
+    "audio_encoder": AudioEncoder,
+    "denoiser": Denoiser,
+    "portrait_encoder": PortraitEncoder,
+    "motion_encoder": MotionEncoder,
+    "frame_decoder": FrameDecoder,
+    "scheduler": FlowMatchScheduler,
+}
+
+
+class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """The talking portrait: `init_state`, `step`, and `__call__` as a loop of `step`. Thread-safe: holds no session."""
+
+    audio_encoder: AudioEncoder
+    denoiser: Denoiser
+    portrait_encoder: PortraitEncoder
+    motion_encoder: MotionEncoder
+    frame_decoder: FrameDecoder
+    scheduler: FlowMatchScheduler
+
+    def __init__(
+        self,
+        audio_encoder: AudioEncoder,
+        denoiser: Denoiser,
+        portrait_encoder: PortraitEncoder,
+        motion_encoder: MotionEncoder,
+        frame_decoder: FrameDecoder,
+        scheduler: FlowMatchScheduler,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            audio_encoder=audio_encoder,
+            denoiser=denoiser,
+            portrait_encoder=portrait_encoder,
+            motion_encoder=motion_encoder,
+            frame_decoder=frame_decoder,
+            scheduler=scheduler,
+        )
+        for name, component in COMPONENTS.items():
+            if issubclass(component, torch.nn.Module):
+                getattr(self, name).eval().requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Load a local model folder after checking its SHA256SUMS (CheckpointError says what is wrong)."""
+        folder = Path(pretrained_model_name_or_path)
+        if not (folder / "model_index.json").is_file():
+            raise checkpoint.CheckpointError(f"{folder} is not a model folder: it has no model_index.json.")
+        checkpoint.verify(folder)
+        kwargs = {"local_files_only": True, "low_cpu_mem_usage": False} | kwargs
+        pipe: Self = super().from_pretrained(str(folder), **kwargs)
+        return pipe
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Write every part as JSON and safetensors, and SHA256SUMS beside them."""
+        super().save_pretrained(str(save_directory), **kwargs)
+        checkpoint.write_sums(Path(save_directory))
+
+    def window_spec(self, hop_frames: int = 2, right_frames: int = 2) -> WindowSpec:
+        """The windows this model reads; the left context is what its audio encoder and denoiser look back to."""
+        if not 0 <= right_frames <= self.denoiser.max_right_frames:
+            raise ValueError(
+                f"right_frames is {right_frames}, but this model reads 0 to "
+                f"{self.denoiser.max_right_frames} frames ahead."
+            )
+        left = self.audio_encoder.left_context_frames + LEFT_SLOTS
+        return WindowSpec(hop_frames=hop_frames, left_frames=left, right_frames=right_frames)
+
+    @torch.inference_mode()
+    def init_state(
+        self, portrait: Portrait, *, window: WindowSpec, seed: int = 0, controls: Controls | None = None
+    ) -> StreamState:
+        """A session's first state. The only place where the portrait is encoded (some 10 ms)."""
+        expected = self.window_spec(window.hop_frames, window.right_frames)
+        if window != expected:
+            raise ValueError(f"This model needs windows like {expected}, not {window}; use pipe.window_spec().")
+        crop = torch.from_numpy(np.ascontiguousarray(portrait.crop)).to(self.device)
+        crop_B3HW = crop.permute(2, 0, 1)[None].float() / 255.0
+        z_ref_1D = self.motion_encoder(crop_B3HW).float()
+        z_ref_1D[:, -POSE_SIZE:] = 0.0  # head pose is relative to the portrait's own
+        return StreamState(
+            portrait=portrait,
+            window=window,
+            z_ref_1D=z_ref_1D,
+            features=tuple(self.portrait_encoder(crop_B3HW)),
+            ring=self.denoiser.new_ring(),
+            seed=seed,
+            controls=controls or Controls(),
+        )
+
+    @torch.inference_mode()
+    def step(
+        self, state: StreamState, window: AudioWindow, *, num_inference_steps: int | None = None
+    ) -> tuple[StreamState, FrameChunk]:
+        """The frames of the next chunk and the state after it; the given state stays valid."""
+        spec = state.window
+        if window.index != state.chunk_index:
+            raise ValueError(
+                f"The session is at chunk {state.chunk_index}, but the window is number {window.index}; "
+                "pass windows in order, or state.skip() for one that is left out."
+            )
+        if window.pcm.shape != (spec.window_samples,):
+            raise ValueError(f"The window must hold {spec.window_samples} samples, not {list(window.pcm.shape)}.")
+        started = time.perf_counter()
+        pcm_1N = torch.from_numpy(np.ascontiguousarray(window.pcm))[None].to(self.device)
+        features_1TF = self.audio_encoder(pcm_1N)[:, spec.left_frames - LEFT_SLOTS :]
+        heard = time.perf_counter()
+
+        frames = spec.frames(window.index)
+        style = [[state.controls.expressiveness, state.controls.head_motion]]
+        z_1TD, ring = denoise_chunk(
+            self.denoiser,
+            self.scheduler,
+            state.ring,
+            audio_BTC=self.denoiser.embed_audio(features_1TF, spec.right_frames),
+            session_BC=self.denoiser.embed_session(state.z_ref_1D, state.z_ref_1D.new_tensor(style)),
+            noise_BTD=frame_noise(state.seed, frames, self.denoiser.latent_size)[None].to(state.z_ref_1D),
+            num_inference_steps=num_inference_steps,
+        )
+        denoised = time.perf_counter()
+
+        decoded = self.frame_decoder(z_1TD[0], state.z_ref_1D.expand(len(frames), -1), state.features)
+        grids = decoded.grid_BHW2.float().cpu().numpy()
+        masks = decoded.mask_B1HW[:, 0].float().cpu().numpy()
+        paints = decoded.paint_B3HW.permute(0, 2, 3, 1).float().contiguous().cpu().numpy()
+        decoded_at = time.perf_counter()
+
+        pictures = np.stack(
+            [composite(state.portrait, *parts) for parts in zip(grids, masks, paints, strict=True)]
+        )
+        composited = time.perf_counter()
+        marks = (started, heard, denoised, decoded_at, composited)
+        spans = (1000.0 * (after - before) for before, after in zip(marks[:-1], marks[1:], strict=True))
+        chunk = FrameChunk(
+            first_frame=frames.start,
+            frames=pictures,
+            latents=z_1TD[0].float().cpu().numpy(),
+            timings_ms=dict(zip(("features", "denoise", "decode", "composite"), spans, strict=True)),
+        )
+        return replace(state, ring=ring, chunk_index=state.chunk_index + 1), chunk
+
+    def __call__(
+        self,
+        portrait: Portrait,
+        pcm: npt.NDArray[np.float32],
+        *,
+        window: WindowSpec | None = None,
+        seed: int = 0,
+        controls: Controls | None = None,
+        num_inference_steps: int | None = None,
+    ) -> Iterator[FrameChunk]:
+        """Frames for a whole recording, chunk by chunk; `pcm` is float32 [samples] at 16 kHz in [-1, 1]."""
+        spec = window or self.window_spec()
+        state = self.init_state(portrait, window=spec, seed=seed, controls=controls)
+        for index in range(spec.chunk_count(len(pcm))):
+            state, chunk = self.step(state, spec.cut(pcm, index), num_inference_steps=num_inference_steps)
+            yield chunk

@@ -1,0 +1,121 @@
+"""Model folders: JSON configs and safetensors beside a SHA256SUMS file that is checked on loading."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from pipeline.avatar_pipeline import AvatarPipeline
+
+logger = logging.getLogger(__name__)
+
+SUMS_NAME = "SHA256SUMS"
+CHECKED_SUFFIXES = (".json", ".safetensors")
+
+
+class CheckpointError(ValueError):
+    """A model folder or model config that cannot be used; the message says why and what to do."""
+
+
+def bundled(name: str) -> Path:
+    """Folder of a model that ships with the package, for example `portrait_256`."""
+    root = Path(str(resources.files("pipeline"))) / "weights"
+    folder = root / name
+    if not (folder / "model_index.json").is_file():
+        present = sorted(p.parent.name for p in root.glob("*/model_index.json"))
+        known = ", ".join(present) if present else "none"
+        raise CheckpointError(f"There is no bundled model named '{name}'; bundled models: {known}.")
+    return folder
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """A model folder given by its path or, when no such folder exists, by the name of a bundled model."""
+    path = Path(name_or_path)
+    return path if (path / "model_index.json").is_file() else bundled(str(name_or_path))
+
+
+def write_sums(folder: Path) -> None:
+    """Record the SHA-256 of every config and weight file below `folder`."""
+    lines = [
+        f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix in CHECKED_SUFFIXES
+    ]
+    (folder / SUMS_NAME).write_text("".join(lines), encoding="utf-8")
+
+
+def verify(folder: Path) -> None:
+    """Raise CheckpointError unless every file that SHA256SUMS lists, and every weight file, is as recorded."""
+    sums = folder / SUMS_NAME
+    if not sums.is_file():
+        raise CheckpointError(f"{folder} has no {SUMS_NAME}; save the model again with save_pretrained.")
+    recorded: dict[str, str] = {}
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        recorded[name] = digest
+    for name, digest in recorded.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing although {SUMS_NAME} lists it; fetch the model again.")
+        if _sha256(path) != digest:
+            raise CheckpointError(
+                f"{path} does not match its recorded SHA-256, so it is damaged or was changed; fetch it again."
+            )
+    for path in folder.rglob("*.safetensors"):
+        if path.relative_to(folder).as_posix() not in recorded:
+            raise CheckpointError(f"{path} is not listed in {SUMS_NAME}; save the model again.")
+
+
+def model_sha256(folder: Path) -> str:
+    """One digest for the whole model: that of its SHA256SUMS."""
+    return _sha256(folder / SUMS_NAME)
+
+
+def build(config: Mapping[str, Any] | Path | str, *, seed: int = 0) -> AvatarPipeline:
+    """A randomly initialised pipeline from `configs/model/*.yaml` (or the same as a mapping)."""
+    import torch
+
+    from pipeline.avatar_pipeline import COMPONENTS, AvatarPipeline
+
+    sections = _read_yaml(Path(config)) if isinstance(config, str | Path) else dict(config)
+    unknown = sorted(set(sections) - set(COMPONENTS))
+    if unknown:
+        raise CheckpointError(
+            f"The model config has no section '{unknown[0]}'; the sections are {', '.join(COMPONENTS)}."
+        )
+    parts: dict[str, Any] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, component in COMPONENTS.items():
+            arguments = dict(sections.get(name) or {})
+            known = set(inspect.signature(component.__init__).parameters) - {"self"}
+            for key in arguments:
+                if key not in known:
+                    raise CheckpointError(
+                        f"'{key}' is not an option of {name}; its options are {', '.join(sorted(known))}."
+                    )
+            parts[name] = component(**arguments)
+    return AvatarPipeline(**parts)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no model config at {path}.") from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} must hold one section per model part, but it holds no mapping.")
+    return loaded
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

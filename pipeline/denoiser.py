@@ -1,0 +1,272 @@
+"""The diffusion network: a small transformer over motion latents of successive video frames.
+
+Shape legend: B batch, T frames, N frames held by the ring, D motion latent (z in the decoder's units, x normalised), F audio feature, S audio slots
+(frames t-2 .. t+right), C channels, H heads, E channels per head, L layers, K style numbers.
+
+A chunk's frames see each other and the clean frames before them, whose keys and values lie in a `KVRing`.
+Clean frames see their own chunk only, so a ring entry depends on nothing older than itself: the memory is
+exactly `context_frames` long, and errors cannot pile up inside it over a session of hours. Keys are stored
+before rotation and rotated by their place in the ring, so positions never grow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+from torch.nn import functional
+
+LEFT_SLOTS = 2  # frame t also reads the features of t-2 and t-1
+CLEAN = 0.0  # the noise level at which context frames are read
+
+
+@dataclass(frozen=True)
+class KVRing:
+    """Keys (unrotated) and values of the last clean frames, oldest first: [L, B, H, N, E] with N <= capacity."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    capacity: int
+
+    @property
+    def frames(self) -> int:
+        return self.keys.shape[3]
+
+    def append(self, keys: torch.Tensor, values: torch.Tensor) -> KVRing:
+        """A new ring with [L, B, H, T, E] added and the oldest frames beyond the capacity left out."""
+        drop = max(0, self.frames + keys.shape[3] - self.capacity)
+        return KVRing(
+            keys=torch.cat([self.keys[:, :, :, drop:], keys], dim=3)[:, :, :, -self.capacity :],
+            values=torch.cat([self.values[:, :, :, drop:], values], dim=3)[:, :, :, -self.capacity :],
+            capacity=self.capacity,
+        )
+
+
+def rotation(frames: int, channels: int, theta: float = 1000.0) -> torch.Tensor:
+    """Rotary cosines and sines [2, frames, channels / 2] for the places 0 .. frames - 1."""
+    frequency = theta ** (-torch.arange(0, channels, 2, dtype=torch.float32) / channels)
+    angle = torch.arange(frames, dtype=torch.float32)[:, None] * frequency[None]
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(x_BHTE: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    first, second = x_BHTE.chunk(2, dim=-1)
+    cos, sin = table[0], table[1]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def sequence_mask(frames: int, hop_frames: int, context_frames: int) -> torch.Tensor:
+    """Who may look at whom in training, [2T, 2T] bool over the clean frames followed by the noisy ones.
+
+    Noisy frames see their own noisy chunk and the `context_frames` clean frames before it; clean frames see
+    their own clean chunk: the same as a session with the ring, for all chunks at once.
+    """
+    place = torch.arange(frames)
+    chunk = place // hop_frames
+    own = chunk[:, None] == chunk[None]
+    start = (chunk * hop_frames)[:, None]
+    past = (place[None] < start) & (place[None] >= start - context_frames)
+    return torch.cat([torch.cat([own, torch.zeros_like(own)], 1), torch.cat([past, own], 1)], 0)
+
+
+class Block(nn.Module):
+    """Attention and MLP, both modulated by noise level, style and reference."""
+
+    def __init__(self, channels: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = int(channels * mlp_ratio)
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.query_norm = nn.RMSNorm(channels // heads, eps=1e-6)
+        self.key_norm = nn.RMSNorm(channels // heads, eps=1e-6)
+        self.out = nn.Linear(channels, channels)
+        self.up = nn.Linear(channels, hidden)
+        self.down = nn.Linear(hidden, channels)
+        self.modulation = nn.Parameter(torch.zeros(6, channels))
+
+    def forward(
+        self,
+        h_BTC: torch.Tensor,
+        modulation_BT6C: torch.Tensor,
+        past: tuple[torch.Tensor, torch.Tensor] | None,
+        query_table: torch.Tensor,
+        key_table: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """New h, and the unrotated keys and values [B, H, T, E] of these frames."""
+        batch, frames, channels = h_BTC.shape
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation_BT6C + self.modulation).unbind(-2)
+
+        x = functional.layer_norm(h_BTC, (channels,)) * (1 + scale_a) + shift_a
+        q, k, v = self.qkv(x).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = self.query_norm(q), self.key_norm(k)
+        all_k, all_v = (k, v) if past is None else (torch.cat([past[0], k], 2), torch.cat([past[1], v], 2))
+        attended = functional.scaled_dot_product_attention(
+            rotate(q, query_table), rotate(all_k, key_table), all_v, attn_mask=mask
+        )
+        h_BTC = h_BTC + gate_a * self.out(attended.transpose(1, 2).reshape(batch, frames, channels))
+
+        x = functional.layer_norm(h_BTC, (channels,)) * (1 + scale_m) + shift_m
+        h_BTC = h_BTC + gate_m * self.down(functional.gelu(self.up(x), approximate="tanh"))
+        return h_BTC, k, v
+
+
+class Denoiser(ModelMixin, ConfigMixin):
+    """Predicts clean motion latents from noisy ones, audio features, context, reference and style.
+
+    latent_size: D. audio_size: F. max_right_frames: audio slots after the present frame; those that a session
+    does not wait for are filled with a learned token, so one set of weights serves every latency.
+    context_frames: motion frames that the ring holds.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_size: int = 40,
+        audio_size: int = 256,
+        channels: int = 256,
+        layers: int = 6,
+        heads: int = 4,
+        mlp_ratio: float = 4.0,
+        context_frames: int = 40,
+        max_right_frames: int = 2,
+        style_size: int = 2,
+    ) -> None:
+        super().__init__()
+        if channels % heads or (channels // heads) % 2:
+            raise ValueError(
+                f"{channels} channels do not split into {heads} heads of even size; choose other numbers."
+            )
+        self.latent_size, self.heads, self.channels = latent_size, heads, channels
+        self.context_frames, self.max_right_frames = context_frames, max_right_frames
+        slots = LEFT_SLOTS + 1 + max_right_frames
+        self.missing_audio = nn.Parameter(torch.zeros(audio_size))
+        self.audio_in = nn.Sequential(
+            nn.Linear(slots * audio_size, channels), nn.SiLU(), nn.Linear(channels, channels)
+        )
+        self.latent_in = nn.Linear(latent_size, channels)
+        self.reference_in = nn.Linear(latent_size, channels)
+        self.style_in = nn.Sequential(
+            nn.Linear(2 * style_size, channels), nn.SiLU(), nn.Linear(channels, channels)
+        )
+        self.sigma_in = nn.Sequential(nn.Linear(64, channels), nn.SiLU(), nn.Linear(channels, channels))
+        self.modulation = nn.Linear(channels, 6 * channels)
+        self.blocks = nn.ModuleList(Block(channels, heads, mlp_ratio) for _ in range(layers))
+        self.out_modulation = nn.Linear(channels, 2 * channels)
+        self.latent_out = nn.Linear(channels, latent_size)
+        self.register_buffer("sigma_frequencies", torch.logspace(0, 2, 32), persistent=False)
+        self.register_buffer("latent_mean", torch.zeros(latent_size))
+        self.register_buffer("latent_scale", torch.ones(latent_size))
+        for start_at_zero in (self.modulation, self.out_modulation):
+            nn.init.zeros_(start_at_zero.weight)
+            nn.init.zeros_(start_at_zero.bias)
+        with torch.no_grad():
+            for block in self.blocks:
+                cast(Block, block).modulation[2::3] = 0.5  # gates: every layer takes part from the start
+            self.latent_out.weight.mul_(0.1)
+            self.latent_out.bias.zero_()
+
+    def new_ring(self, batch: int = 1) -> KVRing:
+        """A ring that holds nothing yet."""
+        shape = (len(self.blocks), batch, self.heads, 0, self.channels // self.heads)
+        empty = torch.zeros(shape, device=self.device, dtype=self.dtype)
+        return KVRing(keys=empty, values=empty, capacity=self.context_frames)
+
+    def normalize(self, z: torch.Tensor) -> torch.Tensor:
+        """Motion latents [..., D] to the unit-variance numbers that are noised and predicted."""
+        return (z - self.latent_mean) / self.latent_scale
+
+    def denormalize(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.latent_scale + self.latent_mean
+
+    def embed_audio(self, features_BTF: torch.Tensor, right_frames: int) -> torch.Tensor:
+        """Audio tokens [B, T, C] from features of the frames -2 .. T - 1 + right_frames around the chunk."""
+        if not 0 <= right_frames <= self.max_right_frames:
+            raise ValueError(
+                f"right_frames is {right_frames}, but this model reads 0 to {self.max_right_frames} frames ahead."
+            )
+        frames = features_BTF.shape[1] - LEFT_SLOTS - right_frames
+        heard = [features_BTF[:, s : s + frames] for s in range(LEFT_SLOTS + 1 + right_frames)]
+        missing = self.missing_audio.expand(features_BTF.shape[0], frames, -1)
+        slots = heard + [missing] * (self.max_right_frames - right_frames)
+        return cast(torch.Tensor, self.audio_in(torch.cat(slots, dim=-1)))
+
+    def embed_session(self, z_ref_BD: torch.Tensor, style_BK: torch.Tensor) -> torch.Tensor:
+        """What stays the same over a chunk, [B, C]: reference latent and style (negative: not stated)."""
+        stated = style_BK >= 0
+        style = torch.cat([style_BK.clamp_min(0.0), stated.to(style_BK.dtype)], dim=-1)
+        return cast(torch.Tensor, self.reference_in(self.normalize(z_ref_BD)) + self.style_in(style))
+
+    def forward(
+        self,
+        x_BTD: torch.Tensor,
+        sigma_BT: torch.Tensor,
+        audio_BTC: torch.Tensor,
+        session_BC: torch.Tensor,
+        ring: KVRing | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One chunk. Returns the predicted clean x0 [B, T, D] and the keys and values [L, B, H, T, E].
+
+        sigma_BT may be [B, 1] or [1, 1]. Frames see each other and all frames of the ring.
+        """
+        frames, past_frames = x_BTD.shape[1], 0 if ring is None else ring.frames
+        table = rotation(past_frames + frames, self.channels // self.heads).to(x_BTD)
+        pasts = (
+            [None] * len(self.blocks) if ring is None else list(zip(ring.keys, ring.values, strict=True))
+        )
+        return self._run(x_BTD, sigma_BT, audio_BTC, session_BC, pasts, table[:, past_frames:], table, None)
+
+    def forward_sequence(
+        self,
+        clean_BTD: torch.Tensor,
+        noisy_BTD: torch.Tensor,
+        sigma_BT: torch.Tensor,
+        audio_BTC: torch.Tensor,
+        session_BC: torch.Tensor,
+        hop_frames: int,
+    ) -> torch.Tensor:
+        """All chunks of a sequence at once, each with its clean past as context: predictions [B, T, D]."""
+        frames = clean_BTD.shape[1]
+        mask = sequence_mask(frames, hop_frames, self.context_frames).to(clean_BTD.device)
+        table = rotation(frames, self.channels // self.heads).to(clean_BTD).repeat(1, 2, 1)
+        sigma = torch.cat([torch.full_like(sigma_BT, CLEAN), sigma_BT], 1)
+        x0, _, _ = self._run(
+            torch.cat([clean_BTD, noisy_BTD], 1),
+            sigma,
+            audio_BTC.repeat(1, 2, 1),
+            session_BC,
+            [None] * len(self.blocks),
+            table,
+            table,
+            mask,
+        )
+        return x0[:, frames:]
+
+    def _run(
+        self,
+        x_BTD: torch.Tensor,
+        sigma_BT: torch.Tensor,
+        audio_BTC: torch.Tensor,
+        session_BC: torch.Tensor,
+        pasts: list[tuple[torch.Tensor, torch.Tensor]] | list[None],
+        query_table: torch.Tensor,
+        key_table: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        angle = sigma_BT[..., None] * self.sigma_frequencies
+        level = self.sigma_in(torch.cat([angle.cos(), angle.sin()], dim=-1))
+        condition = functional.silu(level + session_BC[:, None])
+        modulation = self.modulation(condition).unflatten(-1, (6, self.channels))
+        h = self.latent_in(x_BTD) + audio_BTC
+        keys, values = [], []
+        for block, past in zip(self.blocks, pasts, strict=True):
+            h, k, v = block(h, modulation, past, query_table, key_table, mask)
+            keys.append(k)
+            values.append(v)
+        shift, scale = self.out_modulation(condition).chunk(2, dim=-1)
+        h = functional.layer_norm(h, (self.channels,)) * (1 + scale) + shift
+        return self.latent_out(h), torch.stack(keys), torch.stack(values)

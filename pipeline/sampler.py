@@ -1,0 +1,65 @@
+"""The only denoising loop: a session, an evaluation and the student's training all call `denoise_chunk`."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+from pipeline.denoiser import CLEAN, Denoiser, KVRing
+from pipeline.scheduler import FlowMatchScheduler
+
+
+def frame_noise(seed: int, frames: range, latent_size: int) -> torch.Tensor:
+    """Standard normal noise [T, D] that depends on the seed and the frame numbers only.
+
+    A counter-based generator per frame: no generator state to carry, and a session gets the same noise
+    whatever its hop.
+    """
+    key = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "little")
+    rows = [
+        np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, frame])).standard_normal(
+            latent_size, dtype=np.float32
+        )
+        for frame in frames
+    ]
+    return torch.from_numpy(np.stack(rows))
+
+
+def denoise_chunk(
+    denoiser: Denoiser,
+    scheduler: FlowMatchScheduler,
+    ring: KVRing,
+    *,
+    audio_BTC: torch.Tensor,
+    session_BC: torch.Tensor,
+    noise_BTD: torch.Tensor,
+    num_inference_steps: int | None = None,
+) -> tuple[torch.Tensor, KVRing]:
+    """Noise to motion latents z [B, T, D] of one chunk, and the ring with that chunk added.
+
+    Pure and differentiable; the given ring stays valid. `audio_BTC` comes from `Denoiser.embed_audio`,
+    `session_BC` from `Denoiser.embed_session`.
+    """
+    sigmas = scheduler.sigmas(num_inference_steps)
+    x = noise_BTD
+    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+        x0, _, _ = denoiser(x, x.new_full((1, 1), sigma), audio_BTC, session_BC, ring)
+        x = scheduler.step(x0, sigma, sigma_next, x)
+    z = denoiser.denormalize(x)
+    return z, remember(denoiser, ring, z, audio_BTC=audio_BTC, session_BC=session_BC)
+
+
+def remember(
+    denoiser: Denoiser,
+    ring: KVRing,
+    z_BTD: torch.Tensor,
+    *,
+    audio_BTC: torch.Tensor,
+    session_BC: torch.Tensor,
+) -> KVRing:
+    """The ring with the clean frames of one chunk added: the motion frames that later chunks see."""
+    sigma = z_BTD.new_full((1, 1), CLEAN)
+    _, keys, values = denoiser(denoiser.normalize(z_BTD), sigma, audio_BTC, session_BC, None)
+    return ring.append(keys, values)
