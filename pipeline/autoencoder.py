@@ -1,0 +1,202 @@
+"""Motion autoencoder: portrait and motion latent to frame, frame to motion latent.
+
+The decoder does not paint a face, it moves the portrait's own pixels: for every frame it predicts a backward flow
+(where in the portrait each pixel comes from) and repaints only what the portrait does not show, the inside of the
+mouth. So identity and sharpness are the portrait's, at any output resolution (First Order Motion Model,
+arXiv 2003.00196; LIA, arXiv 2203.09043).
+
+Shapes: B frames, D motion latent, H W pixels, C channels. Crops are 256x256 RGB in 0..1. Latents are relative to the
+portrait at rest: its expression part and its head pose part (the last POSE_SIZE numbers) are 0 for the portrait as
+photographed, if its mouth is closed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.nn import functional
+
+CROP_PIXELS = 256
+GRID_PIXELS = 128
+POSE_SIZE = 5
+"""Yaw, pitch, roll, shift x, shift y: the last numbers of a motion latent."""
+
+# The window of the crop (rows, columns) in which the mouth is repainted, in crop pixels.
+MOUTH_TOP, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT = 120, 216, 72, 184
+
+
+@dataclass(frozen=True)
+class DecodedFrames:
+    """What a frame is composed from.
+
+    `grid_BHW2` [B,128,128,2]: backward sampling coordinates over the crop (grid_sample convention, -1..1,
+    align_corners=False). `mask_B1HW` [B,1,256,256]: weight of the repainted pixels, 0 outside the mouth window.
+    `paint_B3HW` [B,3,256,256]: repainted pixels, 0..1.
+    """
+
+    grid_BHW2: Tensor
+    mask_B1HW: Tensor
+    paint_B3HW: Tensor
+
+    def compose(self, crop_B3HW: Tensor) -> Tensor:
+        """Frames [B,3,256,256] from the portrait's crop, differentiable; the compositor does the same on full size."""
+        grid = functional.interpolate(self.grid_BHW2.permute(0, 3, 1, 2), CROP_PIXELS, mode="bilinear")
+        warped = functional.grid_sample(
+            crop_B3HW, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
+        )
+        return warped + self.mask_B1HW * (self.paint_B3HW - warped)
+
+
+def identity_grid(size: int, like: Tensor) -> Tensor:
+    """[1,size,size,2] sampling coordinates that leave a picture as it is."""
+    axis = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) * (2 / size) - 1
+    return torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)[None]
+
+
+def _with_coordinates(x_BCHW: Tensor) -> Tensor:
+    grid = identity_grid(x_BCHW.shape[-1], x_BCHW).permute(0, 3, 1, 2)
+    return torch.cat([x_BCHW, grid.expand(len(x_BCHW), -1, -1, -1)], 1)
+
+
+def _downsample(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1), nn.GroupNorm(8, outputs), nn.SiLU())
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions; with `condition` the motion scales and shifts the normalised features (FiLM)."""
+
+    def __init__(self, channels: int, condition: int = 0) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, channels)
+        self.first = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.film = nn.Linear(condition, 2 * channels) if condition else None
+        nn.init.normal_(self.second.weight, std=0.01)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x_BCHW: Tensor, condition_BE: Tensor | None = None) -> Tensor:
+        h = self.norm(x_BCHW)
+        if self.film is not None and condition_BE is not None:
+            scale, shift = self.film(condition_BE)[:, :, None, None].chunk(2, 1)
+            h = h * (1 + scale) + shift
+        h = functional.silu(self.first(functional.silu(h)))
+        out: Tensor = x_BCHW + self.second(h)
+        return out
+
+
+class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Feature pyramid of a portrait, computed once: crop [B,3,256,256] -> maps at 128, 64, 32 and 16 pixels."""
+
+    @register_to_config
+    def __init__(self, widths: tuple[int, int, int, int] = (16, 32, 64, 128)) -> None:
+        super().__init__()
+        w128, w64, w32, w16 = widths
+        self.stage128 = _downsample(5, w128)
+        self.stage64 = nn.Sequential(_downsample(w128, w64), ResidualBlock(w64))
+        self.stage32 = nn.Sequential(_downsample(w64, w32), ResidualBlock(w32), ResidualBlock(w32))
+        self.stage16 = nn.Sequential(_downsample(w32, w16), ResidualBlock(w16), ResidualBlock(w16))
+
+    def forward(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
+        x128 = self.stage128(_with_coordinates(crop_B3HW * 2 - 1))
+        x64 = self.stage64(x128)
+        x32 = self.stage32(x64)
+        return x128, x64, x32, self.stage16(x32)
+
+
+class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Motion latent of a frame, independent of who is in it: crop [B,3,256,256] -> z [B,D]."""
+
+    @register_to_config
+    def __init__(self, latent_size: int = 40, widths: tuple[int, ...] = (16, 32, 64, 96, 128)) -> None:
+        super().__init__()
+        inputs = (5, *widths[:-1])
+        stages: list[nn.Module] = []
+        for index, (i, o) in enumerate(zip(inputs, widths, strict=True)):
+            stages.append(_downsample(i, o))
+            if index >= 2:
+                stages.append(ResidualBlock(o))
+        self.stages = nn.Sequential(*stages)
+        cells = (CROP_PIXELS // 2 ** len(widths)) ** 2
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(widths[-1] * cells, 192), nn.SiLU(), nn.Linear(192, latent_size)
+        )
+
+    def forward(self, crop_B3HW: Tensor) -> Tensor:
+        z_BD: Tensor = self.head(self.stages(_with_coordinates(crop_B3HW * 2 - 1)))
+        return z_BD
+
+
+class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Motion latent and portrait features to flow, mask and repainted pixels. About 1 GFLOP per frame."""
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_size: int = 40,
+        widths: tuple[int, int, int, int] = (16, 32, 64, 128),
+        blocks: int = 4,
+        condition_size: int = 192,
+    ) -> None:
+        super().__init__()
+        w128, w64, w32, w16 = widths
+        self.condition = nn.Sequential(
+            nn.Linear(2 * latent_size, condition_size), nn.SiLU(), nn.Linear(condition_size, condition_size)
+        )
+        self.affine = nn.Linear(condition_size, 6)
+        self.enter16 = nn.Conv2d(w16 + 2, w16, 1)
+        self.blocks16 = nn.ModuleList(ResidualBlock(w16, condition_size) for _ in range(blocks))
+        self.flow16 = nn.Conv2d(w16, 2, 3, 1, 1)
+        self.up32 = nn.Conv2d(w16, w32, 1)
+        self.block32 = ResidualBlock(w32, condition_size)
+        self.flow32 = nn.Conv2d(w32, 2, 3, 1, 1)
+        self.up64 = nn.Conv2d(w32, w64, 1)
+        self.block64 = ResidualBlock(w64, condition_size)
+        self.flow64 = nn.Conv2d(w64, 2, 3, 1, 1)
+        self.up128 = nn.Conv2d(w64, w128, 1)
+        self.block128 = ResidualBlock(w128, condition_size)
+        self.flow128 = nn.Conv2d(w128, 2, 3, 1, 1)
+        self.mouth = nn.Sequential(
+            nn.Conv2d(w128 + w64, 48, 3, 1, 1), nn.SiLU(), nn.PixelShuffle(2),
+            nn.Conv2d(12, 24, 3, 1, 1), nn.SiLU(), nn.Conv2d(24, 4, 3, 1, 1),
+        )  # fmt: skip
+        for head in (self.affine, self.flow16, self.flow32, self.flow64, self.flow128):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.mouth[-1].bias[:1], -3.0)  # type: ignore[index]
+
+    def forward(self, z_BD: Tensor, z_ref_BD: Tensor, features: tuple[Tensor, ...]) -> DecodedFrames:
+        """z [B,D] is the frame's motion, z_ref [B,D] the portrait's own; features as made by PortraitEncoder."""
+        f128, f64, f32, f16 = features
+        batch = len(z_BD)
+        condition = self.condition(torch.cat([z_BD - z_ref_BD, z_ref_BD], 1))
+        x = self.enter16(_with_coordinates(f16.expand(batch, -1, -1, -1)))
+        for block in self.blocks16:
+            x = block(x, condition)
+        flow = _double(0.2 * self.flow16(x))
+        x = self.block32(_double(self.up32(x)) + f32, condition)
+        flow = _double(flow + 0.1 * self.flow32(x))
+        x64 = self.block64(_double(self.up64(x)) + f64, condition)
+        flow = _double(flow + 0.1 * self.flow64(x64))
+        x = self.block128(_double(self.up128(x64)) + f128, condition)
+        flow = flow + 0.1 * self.flow128(x)
+        grid = identity_grid(GRID_PIXELS, flow)
+        affine = 0.1 * self.affine(condition).view(batch, 2, 3)
+        linear = grid.view(1, -1, 2) @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
+        displacement = linear.view(batch, GRID_PIXELS, GRID_PIXELS, 2) + flow.permute(0, 2, 3, 1)
+        # The border of the crop never moves, so the paste-back has no seam.
+        edge = ((1 - grid.abs()) / 0.2).clamp(0, 1)
+        anchor = (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
+        rows, columns = slice(MOUTH_TOP // 2, MOUTH_BOTTOM // 2), slice(MOUTH_LEFT // 2, MOUTH_RIGHT // 2)
+        x64 = _double(x64[:, :, MOUTH_TOP // 4 : MOUTH_BOTTOM // 4, MOUTH_LEFT // 4 : MOUTH_RIGHT // 4])
+        mouth = torch.sigmoid(self.mouth(torch.cat([x[:, :, rows, columns], x64], 1)))
+        margin = (MOUTH_LEFT, CROP_PIXELS - MOUTH_RIGHT, MOUTH_TOP, CROP_PIXELS - MOUTH_BOTTOM)
+        mouth = functional.pad(mouth, margin)
+        return DecodedFrames(grid + displacement * anchor, mouth[:, :1], mouth[:, 1:])
+
+
+def _double(x_BCHW: Tensor) -> Tensor:
+    return functional.interpolate(x_BCHW, scale_factor=2, mode="bilinear")

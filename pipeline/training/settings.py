@@ -1,0 +1,32 @@
+"""Reads a training stage's YAML into its frozen dataclass; an unknown or missing key is an error that names it."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+SettingsT = TypeVar("SettingsT")
+
+
+def load_settings(kind: type[SettingsT], path: Path) -> SettingsT:
+    """Builds `kind` from the YAML at `path`.
+
+    Raises:
+        ValueError: a key is unknown, missing, or of the wrong type; the message names key and file.
+    """
+    values = yaml.safe_load(path.read_text()) or {}
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{path}: unknown key '{key}'. Known keys: {', '.join(known)}.")
+    for name, field in known.items():
+        if name not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"{path}: the key '{name}' is missing.")
+    for name, value in values.items():
+        wanted = {"float": (int, float), "int": int, "str": str, "bool": bool}.get(str(known[name].type))
+        if wanted is not None and not isinstance(value, wanted):
+            raise ValueError(f"{path}: '{name}' should be of type {known[name].type}, found {value!r}.")
+    return kind(**values)
