@@ -1,7 +1,7 @@
 """The diffusion network: a small transformer over motion latents of successive video frames.
 
-Shape legend: B batch, T frames, N frames held by the ring, D motion latent (z in the decoder's units, x normalised), F audio feature, S audio slots
-(frames t-2 .. t+right), C channels, H heads, E channels per head, L layers, K style numbers.
+Shape legend: B batch, T frames, N frames held by the ring, D motion latent (z in the decoder's units, x
+normalised), F audio feature, C channels, H heads, E channels per head, L layers, K style numbers.
 
 A chunk's frames see each other and the clean frames before them, whose keys and values lie in a `KVRing`.
 Clean frames see their own chunk only, so a ring entry depends on nothing older than itself: the memory is
@@ -59,18 +59,17 @@ def rotate(x_BHTE: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def sequence_mask(frames: int, hop_frames: int, context_frames: int) -> torch.Tensor:
-    """Who may look at whom in training, [2T, 2T] bool over the clean frames followed by the noisy ones.
+def own_chunk_mask(frames: int, hop_frames: int) -> torch.Tensor:
+    """[T, T] bool: which frames lie in the same chunk."""
+    chunk = torch.arange(frames) // hop_frames
+    return chunk[:, None] == chunk[None]
 
-    Noisy frames see their own noisy chunk and the `context_frames` clean frames before it; clean frames see
-    their own clean chunk: the same as a session with the ring, for all chunks at once.
-    """
+
+def context_mask(frames: int, hop_frames: int, context_frames: int) -> torch.Tensor:
+    """[T, T] bool: which earlier frames a frame's chunk still finds in the ring."""
     place = torch.arange(frames)
-    chunk = place // hop_frames
-    own = chunk[:, None] == chunk[None]
-    start = (chunk * hop_frames)[:, None]
-    past = (place[None] < start) & (place[None] >= start - context_frames)
-    return torch.cat([torch.cat([own, torch.zeros_like(own)], 1), torch.cat([past, own], 1)], 0)
+    start = (place // hop_frames * hop_frames)[:, None]
+    return (place[None] < start) & (place[None] >= start - context_frames)
 
 
 class Block(nn.Module):
@@ -184,12 +183,16 @@ class Denoiser(ModelMixin, ConfigMixin):
         return x * self.latent_scale + self.latent_mean
 
     def embed_audio(self, features_BTF: torch.Tensor, right_frames: int) -> torch.Tensor:
-        """Audio tokens [B, T, C] from features of the frames -2 .. T - 1 + right_frames around the chunk."""
+        """Audio tokens [B, T, C] from features of the frames -2 .. T - 1 + right_frames around the chunk.
+
+        Frame t reads the features t-2 .. t+right_frames, so nothing is heard beyond the stated right context.
+        """
         if not 0 <= right_frames <= self.max_right_frames:
             raise ValueError(
                 f"right_frames is {right_frames}, but this model reads 0 to {self.max_right_frames} frames ahead."
             )
         frames = features_BTF.shape[1] - LEFT_SLOTS - right_frames
+        features_BTF = functional.layer_norm(features_BTF, features_BTF.shape[-1:])
         heard = [features_BTF[:, s : s + frames] for s in range(LEFT_SLOTS + 1 + right_frames)]
         missing = self.missing_audio.expand(features_BTF.shape[0], frames, -1)
         slots = heard + [missing] * (self.max_right_frames - right_frames)
@@ -213,38 +216,42 @@ class Denoiser(ModelMixin, ConfigMixin):
 
         sigma_BT may be [B, 1] or [1, 1]. Frames see each other and all frames of the ring.
         """
-        frames, past_frames = x_BTD.shape[1], 0 if ring is None else ring.frames
-        table = rotation(past_frames + frames, self.channels // self.heads).to(x_BTD)
-        pasts = (
-            [None] * len(self.blocks) if ring is None else list(zip(ring.keys, ring.values, strict=True))
-        )
-        return self._run(x_BTD, sigma_BT, audio_BTC, session_BC, pasts, table[:, past_frames:], table, None)
+        past_frames = 0 if ring is None else ring.frames
+        table = self._rotation(past_frames + x_BTD.shape[1], x_BTD)
+        return self._run(x_BTD, sigma_BT, audio_BTC, session_BC, ring, table[:, past_frames:], table, None)
 
-    def forward_sequence(
+    def encode_sequence(
+        self, clean_BTD: torch.Tensor, audio_BTC: torch.Tensor, session_BC: torch.Tensor, hop_frames: int
+    ) -> KVRing:
+        """What `remember` would have put into the ring, for all chunks of a sequence at once (training)."""
+        frames = clean_BTD.shape[1]
+        table = self._rotation(frames, clean_BTD)
+        mask = own_chunk_mask(frames, hop_frames).to(clean_BTD.device)
+        sigma = clean_BTD.new_full((1, 1), CLEAN)
+        _, keys, values = self._run(clean_BTD, sigma, audio_BTC, session_BC, None, table, table, mask)
+        return KVRing(keys=keys, values=values, capacity=frames)
+
+    def predict_sequence(
         self,
-        clean_BTD: torch.Tensor,
-        noisy_BTD: torch.Tensor,
+        x_BTD: torch.Tensor,
         sigma_BT: torch.Tensor,
         audio_BTC: torch.Tensor,
         session_BC: torch.Tensor,
+        context: KVRing,
         hop_frames: int,
     ) -> torch.Tensor:
-        """All chunks of a sequence at once, each with its clean past as context: predictions [B, T, D]."""
-        frames = clean_BTD.shape[1]
-        mask = sequence_mask(frames, hop_frames, self.context_frames).to(clean_BTD.device)
-        table = rotation(frames, self.channels // self.heads).to(clean_BTD).repeat(1, 2, 1)
-        sigma = torch.cat([torch.full_like(sigma_BT, CLEAN), sigma_BT], 1)
+        """x0 [B, T, D] for all chunks at once, each seeing the part of `encode_sequence` that its ring would hold."""
+        frames = x_BTD.shape[1]
+        table = self._rotation(frames, x_BTD)
+        past = context_mask(frames, hop_frames, self.context_frames)
+        mask = torch.cat([past, own_chunk_mask(frames, hop_frames)], 1).to(x_BTD.device)
         x0, _, _ = self._run(
-            torch.cat([clean_BTD, noisy_BTD], 1),
-            sigma,
-            audio_BTC.repeat(1, 2, 1),
-            session_BC,
-            [None] * len(self.blocks),
-            table,
-            table,
-            mask,
+            x_BTD, sigma_BT, audio_BTC, session_BC, context, table, table.repeat(1, 2, 1), mask
         )
-        return x0[:, frames:]
+        return x0
+
+    def _rotation(self, frames: int, like: torch.Tensor) -> torch.Tensor:
+        return rotation(frames, self.channels // self.heads).to(like)
 
     def _run(
         self,
@@ -252,7 +259,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         sigma_BT: torch.Tensor,
         audio_BTC: torch.Tensor,
         session_BC: torch.Tensor,
-        pasts: list[tuple[torch.Tensor, torch.Tensor]] | list[None],
+        past: KVRing | None,
         query_table: torch.Tensor,
         key_table: torch.Tensor,
         mask: torch.Tensor | None,
@@ -263,8 +270,9 @@ class Denoiser(ModelMixin, ConfigMixin):
         modulation = self.modulation(condition).unflatten(-1, (6, self.channels))
         h = self.latent_in(x_BTD) + audio_BTC
         keys, values = [], []
-        for block, past in zip(self.blocks, pasts, strict=True):
-            h, k, v = block(h, modulation, past, query_table, key_table, mask)
+        for layer, block in enumerate(self.blocks):
+            before = None if past is None else (past.keys[layer], past.values[layer])
+            h, k, v = block(h, modulation, before, query_table, key_table, mask)
             keys.append(k)
             values.append(v)
         shift, scale = self.out_modulation(condition).chunk(2, dim=-1)

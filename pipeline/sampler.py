@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,6 +29,20 @@ def frame_noise(seed: int, frames: range, latent_size: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
+def denoise(
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    scheduler: FlowMatchScheduler,
+    noise_BTD: torch.Tensor,
+    num_inference_steps: int | None = None,
+) -> torch.Tensor:
+    """The denoising loop: normalised latents x0 [B, T, D] from noise; `predict(x, sigma)` names the network."""
+    sigmas = scheduler.sigmas(num_inference_steps)
+    x = noise_BTD
+    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+        x = scheduler.step(predict(x, x.new_full((1, 1), sigma)), sigma, sigma_next, x)
+    return x
+
+
 def denoise_chunk(
     denoiser: Denoiser,
     scheduler: FlowMatchScheduler,
@@ -42,12 +58,12 @@ def denoise_chunk(
     Pure and differentiable; the given ring stays valid. `audio_BTC` comes from `Denoiser.embed_audio`,
     `session_BC` from `Denoiser.embed_session`.
     """
-    sigmas = scheduler.sigmas(num_inference_steps)
-    x = noise_BTD
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
-        x0, _, _ = denoiser(x, x.new_full((1, 1), sigma), audio_BTC, session_BC, ring)
-        x = scheduler.step(x0, sigma, sigma_next, x)
-    z = denoiser.denormalize(x)
+
+    def predict(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        x0, _, _ = denoiser(x, sigma, audio_BTC, session_BC, ring)
+        return cast(torch.Tensor, x0)
+
+    z = denoiser.denormalize(denoise(predict, scheduler, noise_BTD, num_inference_steps))
     return z, remember(denoiser, ring, z, audio_BTC=audio_BTC, session_BC=session_BC)
 
 
