@@ -1,0 +1,269 @@
+// The page: wires gallery, voice, session and figures to the elements of index.html.
+
+import { Figures } from "./figures.js";
+import { Gallery, connectUpload } from "./gallery.js";
+import { Problem } from "./problems.js";
+import { describeServer, readiness } from "./server.js";
+import { TalkSession } from "./session.js";
+import { Voice, listMicrophones } from "./voice.js";
+
+const $ = (id) => document.getElementById(id);
+const SLIDERS = ["expressiveness", "head_motion"];
+const SILENT = "Off, so that a loudspeaker cannot feed back into your microphone. With headphones, switch it on.";
+const HEARD = "The voice comes back from the server, held back so that it meets the lips.";
+const HEALTH_PERIOD_MS = 4_000;
+
+const video = $("video");
+const voice = new Voice();
+const gallery = new Gallery($("gallery"));
+const figures = new Figures($("figures"), video);
+let server = {};
+let session = null;
+let hearing = false;
+let hearingFor = ""; // the kind of voice that the choice was made for
+let countdown = 0;
+
+// --- starting and stopping ---------------------------------------------------------------------------------
+
+const voiceKind = () => document.querySelector('input[name="voice"]:checked').value;
+const controls = () => Object.fromEntries(SLIDERS.map((name) => [name, Number($(name).value)]));
+
+async function openVoice() {
+  if (voiceKind() === "sample") return voice.openSample();
+  const track = await voice.openMicrophone($("microphone").value);
+  await fillMicrophones(track.getSettings().deviceId);
+  return track;
+}
+
+async function start() {
+  hideNotice();
+  const mine = { cancelled: false, close() { this.cancelled = true; } };
+  session = mine; // while the voice is being opened, Stop must work too
+  showState("connecting");
+  say(voiceKind() === "sample" ? "Connecting…" : "Allow the microphone if the browser asks…");
+  try {
+    const track = await openVoice();
+    if (mine.cancelled) return;
+    suggestHearing();
+    const live = new TalkSession({
+      track, portrait: gallery.chosen.id, controls: controls(), video, iceServers: server.ice_servers ?? [],
+    });
+    session = live;
+    live.addEventListener("state", ({ detail }) => { if (session === live) showState(detail); });
+    live.addEventListener("stats", ({ detail }) => figures.update(detail));
+    live.addEventListener("notice", ({ detail }) => serverNotice(detail));
+    live.addEventListener("retry", ({ detail }) => {
+      say(`The connection was lost. Connecting again, try ${detail.attempt} of ${detail.of}…`);
+    });
+    live.addEventListener("problem", ({ detail }) => { if (session === live) fail(detail); });
+    await live.start();
+  } catch (error) {
+    if (error?.name === "AbortError" || mine.cancelled) return;
+    fail(error);
+  }
+}
+
+function stop() {
+  const ended = session;
+  session = null;
+  ended?.close();
+  voice.close();
+  figures.stop();
+  video.srcObject = null;
+  showState("idle");
+}
+
+function fail(error) {
+  stop();
+  const problem = error instanceof Problem ? error : new Problem({
+    title: "Something went wrong.",
+    text: `${error?.message || error}. Reload the page and try again.`,
+  });
+  if (!(error instanceof Problem)) console.error(error);
+  showProblem(problem, start);
+}
+
+function showState(state) {
+  if (state === "closed") return;
+  const running = state !== "idle";
+  $("stage").dataset.state = state;
+  $("start").dataset.running = String(running);
+  $("start-text").textContent = running ? "Stop" : "Start talking";
+  $("start").disabled = !running && !gallery.chosen;
+  if (state === "live") {
+    say(voiceKind() === "sample" ? "The sample voice is speaking." : "Speak: the portrait speaks along with you.");
+    figures.start(() => session?.connection ?? null);
+  }
+  if (state === "idle") say(gallery.chosen ? "Stopped. Press Start to talk again." : "Choose a portrait, then press Start.");
+}
+
+// --- what the person reads ---------------------------------------------------------------------------------
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+function showProblem(problem, again) {
+  clearInterval(countdown);
+  $("notice").dataset.kind = "error";
+  $("notice").dataset.code = problem.code;
+  $("notice-title").textContent = problem.title;
+  $("notice-text").textContent = problem.text;
+  $("notice").hidden = false;
+  say("");
+  const action = $("notice-action");
+  action.hidden = !problem.canRetry;
+  action.onclick = () => { hideNotice(); again(); };
+  let seconds = problem.retryAfterSeconds;
+  const tick = () => {
+    action.disabled = seconds > 0;
+    action.textContent = seconds > 0 ? `Try again in ${seconds} s` : "Try again";
+    if (seconds <= 0) clearInterval(countdown);
+    seconds -= 1;
+  };
+  tick();
+  countdown = setInterval(tick, 1_000);
+}
+
+function serverNotice({ level, message, code }) {
+  if (code === "engine_back") return hideNotice();
+  if (level === "info") return say(message);
+  clearInterval(countdown);
+  $("notice").dataset.kind = level;
+  $("notice").dataset.code = code;
+  $("notice-title").textContent = "The server says:";
+  $("notice-text").textContent = message;
+  $("notice-action").hidden = true;
+  $("notice").hidden = false;
+}
+
+function hideNotice() {
+  clearInterval(countdown);
+  $("notice").hidden = true;
+}
+
+// --- the voice ---------------------------------------------------------------------------------------------
+
+async function fillMicrophones(current = $("microphone").value) {
+  const list = $("microphone");
+  const found = await listMicrophones();
+  list.replaceChildren(new Option("Default microphone", ""), ...found
+    .filter(({ deviceId }) => deviceId !== "default")
+    .map(({ deviceId, label }) => new Option(label, deviceId)));
+  if (found.some(({ deviceId }) => deviceId === current && deviceId !== "default")) list.value = current;
+}
+
+async function switchVoice() {
+  const sample = voiceKind() === "sample";
+  $("microphone-field").hidden = sample;
+  $("sample-help").hidden = !sample;
+  if (!(session instanceof TalkSession)) return;
+  const live = session;
+  suggestHearing();
+  try {
+    const track = await openVoice();
+    if (session === live) await live.setTrack(track);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function setHearing(on) {
+  hearing = on;
+  video.muted = !on;
+  $("hear").setAttribute("aria-pressed", String(on));
+  const sample = voiceKind() === "sample";
+  $("hear-text").textContent = `Hear ${sample ? "the voice" : "yourself"}: ${on ? "on" : "off"}`;
+  $("hear-help").textContent = sample || on ? HEARD : SILENT;
+}
+
+/** A loudspeaker and an open microphone feed back, the sample voice cannot; the person's own choice is kept. */
+function suggestHearing() {
+  if (hearingFor !== voiceKind()) setHearing(voiceKind() === "sample");
+  hearingFor = voiceKind();
+}
+
+function drawLevel() {
+  const level = voice.levelDb;
+  $("meter-fill").style.clipPath = `inset(0 ${((-100 * level) / 60).toFixed(1)}% 0 0 round 999px)`;
+  requestAnimationFrame(drawLevel);
+}
+
+function describeLevel() {
+  const level = Math.round(voice.levelDb);
+  $("meter").setAttribute("aria-valuenow", String(level));
+  $("meter").setAttribute("aria-valuetext", level < -50 ? "silent" : level > -6 ? "too loud" : `${level} decibels`);
+}
+
+// --- the portrait ------------------------------------------------------------------------------------------
+
+function showPortrait(portrait) {
+  $("picture").style.setProperty("--picture-ratio", String(portrait.width / portrait.height || 1));
+  $("still").src = portrait.picture;
+  $("backdrop").src = portrait.thumbnail;
+  $("backdrop").hidden = false;
+  $("still").alt = `Portrait: ${portrait.name}`;
+  $("still").hidden = false;
+  $("start").disabled = false;
+  if (session instanceof TalkSession) {
+    stop();
+    start();
+  } else if (!session) {
+    say("Press Start and speak.");
+  }
+}
+
+// --- the server --------------------------------------------------------------------------------------------
+
+async function watchServer() {
+  const { state, message } = await readiness();
+  const before = $("server").dataset.state;
+  $("server").dataset.state = state;
+  $("server").title = message;
+  $("server-text").textContent = { ready: "Server ready", busy: "Server warming up", down: "No server" }[state];
+  if (state !== "down" && before !== state) await loadFromServer();
+  setTimeout(watchServer, HEALTH_PERIOD_MS);
+}
+
+async function loadFromServer() {
+  try {
+    server = await describeServer();
+    $("model").textContent = [server.model && `Model ${server.model}`, server.version && `Talkalong ${server.version}`]
+      .filter(Boolean).join(" · ");
+    if (!gallery.chosen) await gallery.load();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    showProblem(error, loadFromServer);
+  }
+}
+
+// --- wiring ------------------------------------------------------------------------------------------------
+
+for (const name of SLIDERS) {
+  $(name).addEventListener("input", () => {
+    $(`${name}-value`).textContent = `${Math.round(100 * $(name).value)} %`;
+    if (session instanceof TalkSession) session.setControls(controls());
+  });
+}
+for (const choice of document.querySelectorAll('input[name="voice"]')) choice.addEventListener("change", switchVoice);
+$("microphone").addEventListener("change", switchVoice);
+navigator.mediaDevices?.addEventListener("devicechange", () => fillMicrophones());
+voice.addEventListener("problem", ({ detail }) => fail(detail));
+gallery.addEventListener("change", ({ detail }) => showPortrait(detail));
+gallery.addEventListener("upload", connectUpload($("upload"), $("file"), (portrait) => gallery.add(portrait)));
+$("start").addEventListener("click", () => (session ? stop() : start()));
+$("hear").addEventListener("click", () => setHearing(!hearing));
+$("notice-close").addEventListener("click", hideNotice);
+$("panel").addEventListener("submit", (event) => event.preventDefault());
+$("fullscreen").hidden = !document.fullscreenEnabled;
+$("fullscreen").addEventListener("click", () => {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else $("picture").requestFullscreen().catch(() => undefined);
+});
+addEventListener("pagehide", () => session?.close());
+
+setHearing(false);
+fillMicrophones();
+setInterval(describeLevel, 500);
+drawLevel();
+watchServer();

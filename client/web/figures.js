@@ -1,0 +1,145 @@
+// The live figures: what this browser shows, and what the server says of the same session.
+
+const CAPTURE_MS = 30; // a 20 ms packet plus half of the sound card's block
+const SCREEN_MS = 16; // half a picture of waiting at the server's slot, then the screen's own refresh
+const PERIOD_MS = 1_000;
+
+export class Figures {
+  #root;
+  #video;
+  #shown = 0;
+  #timer = 0;
+  #last = null;
+  #server = null;
+  #skewMs = null;
+  #running = false;
+
+  constructor(root, video) {
+    this.#root = root;
+    this.#video = video;
+  }
+
+  /** @param {() => RTCPeerConnection|null} connection the current one; it changes with a reconnection */
+  start(connection) {
+    this.stop();
+    this.#running = true;
+    this.#shown = 0;
+    this.#count();
+    let before = performance.now();
+    this.#timer = setInterval(async () => {
+      const now = performance.now();
+      const seconds = (now - before) / 1_000;
+      const fps = this.#shown / seconds;
+      before = now;
+      this.#shown = 0;
+      const current = connection();
+      const received = current && current.connectionState !== "closed" ? read(await current.getStats()) : null;
+      if (this.#running) this.#show(fps, received);
+    }, PERIOD_MS);
+  }
+
+  stop() {
+    this.#running = false;
+    clearInterval(this.#timer);
+    this.#last = null;
+    this.#server = null;
+    this.#skewMs = null;
+    for (const name of ["fps", "latency", "misses", "skew"]) this.#set(name, "–", "", NAMED_UNITS[name] ?? "");
+  }
+
+  /** The server's statistics, once a second. */
+  update(stats) {
+    this.#server = stats;
+  }
+
+  #count() {
+    if (!this.#video.requestVideoFrameCallback) {
+      // Old browsers count for us, only coarser.
+      let before = this.#video.getVideoPlaybackQuality().totalVideoFrames;
+      const look = () => {
+        if (!this.#running) return;
+        const now = this.#video.getVideoPlaybackQuality().totalVideoFrames;
+        this.#shown += Math.max(0, now - before);
+        before = now;
+        setTimeout(look, 100);
+      };
+      look();
+      return;
+    }
+    let presented = 0;
+    const look = (_, frame) => {
+      if (!this.#running) return;
+      // presentedFrames also counts those that fell between two calls.
+      this.#shown += presented && frame.presentedFrames > presented ? frame.presentedFrames - presented : 1;
+      presented = frame.presentedFrames;
+      this.#video.requestVideoFrameCallback(look);
+    };
+    this.#video.requestVideoFrameCallback(look);
+  }
+
+  #show(fps, received) {
+    this.#set("fps", fps.toFixed(fps < 10 ? 1 : 0), fps >= 24 ? "good" : fps >= 20 ? "warn" : "bad", "fps");
+    const latency = this.#latencyMs(received);
+    if (latency === null) this.#set("latency", "–", "", "ms");
+    else this.#set("latency", `≈ ${Math.round(latency / 5) * 5}`, latency <= 350 ? "good" : "warn", "ms");
+    if (this.#server) {
+      const { frames_missed: missed, miss_ratio: ratio } = this.#server;
+      const percent = (100 * ratio).toFixed(ratio > 0 && ratio < 0.1 ? 1 : 0);
+      this.#set("misses", String(missed), ratio < 0.01 ? "good" : ratio < 0.05 ? "warn" : "bad", `now ${percent} %`);
+    }
+    if (received?.skewMs != null) {
+      this.#skewMs = this.#skewMs === null ? received.skewMs : 0.6 * this.#skewMs + 0.4 * received.skewMs;
+      const size = Math.abs(this.#skewMs);
+      const word = size <= 60 ? "in sync" : size <= 120 ? "nearly" : "apart";
+      const sign = Math.round(this.#skewMs) < 0 ? "−" : "+";
+      this.#set("skew", `${sign}${Math.round(size)}`, size <= 60 ? "good" : size <= 120 ? "warn" : "bad", `ms, ${word}`);
+    }
+    this.#last = received;
+  }
+
+  /** The server's exact playout delay plus what this side can see of the rest. */
+  #latencyMs(received) {
+    const budget = this.#server?.budget;
+    if (!budget?.playout_delay_ms) return null;
+    if (!received || !this.#last) return budget.mouth_to_photon_ms;
+    const frames = received.emitted - this.#last.emitted;
+    if (frames <= 0) return budget.mouth_to_photon_ms;
+    const buffered = (1_000 * (received.bufferedS - this.#last.bufferedS)) / frames;
+    const decoding = (1_000 * (received.decodingS - this.#last.decodingS)) / frames;
+    return budget.playout_delay_ms + CAPTURE_MS + received.rttMs + buffered + decoding + SCREEN_MS;
+  }
+
+  #set(name, value, level, unit) {
+    const figure = this.#root.querySelector(`#figure-${name}`);
+    figure.dataset.level = level;
+    figure.querySelector("output").textContent = value;
+    figure.querySelector(".unit").textContent = unit;
+  }
+}
+
+const NAMED_UNITS = { fps: "fps", latency: "ms" };
+
+/** The few numbers of a WebRTC statistics report that the figures need. */
+function read(report) {
+  let audio = null;
+  let video = null;
+  let rttMs = 0;
+  for (const item of report.values()) {
+    if (item.type === "inbound-rtp" && item.kind === "audio") audio = item;
+    if (item.type === "inbound-rtp" && item.kind === "video") video = item;
+    if (item.type === "candidate-pair" && item.nominated && item.currentRoundTripTime !== undefined) {
+      rttMs = 1_000 * item.currentRoundTripTime;
+    }
+  }
+  if (!video) return null;
+  const heard = audio?.estimatedPlayoutTimestamp;
+  const seen = video.estimatedPlayoutTimestamp;
+  return {
+    rttMs,
+    emitted: video.jitterBufferEmittedCount ?? 0,
+    bufferedS: video.jitterBufferDelay ?? 0,
+    decodingS: video.totalDecodeTime ?? 0,
+    // Both are the sender's clock at what is being played: the older one is behind.
+    skewMs: heard && seen ? heard - seen : null,
+  };
+}
