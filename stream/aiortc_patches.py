@@ -1,0 +1,202 @@
+"""Everything that reaches into aiortc's and aioice's private names; written against the versions below.
+
+With another version the private parts are left alone (a warning says so): slower and with 80 ms more delay,
+but working. Measured reasons are beside each mend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fractions
+import logging
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import aioice.ice
+import av
+import numpy as np
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, rtp
+from aiortc.codecs.h264 import H264Encoder
+from aiortc.codecs.opus import OpusEncoder
+from aiortc.jitterbuffer import JitterFrame
+from av.frame import Frame
+
+from stream.protocol import FPS, SAMPLE_RATE
+
+logger = logging.getLogger(__name__)
+
+TESTED = {"aiortc": "1.16.", "aioice": "0.13."}
+OPUS_BIT_RATE = 48_000
+MIN_VIDEO_BIT_RATE = 250_000
+GOP_FRAMES = 60 * FPS  # receivers ask for a key frame when they need one
+VBV_SECONDS = 0.4
+VIDEO_CLOCK = 90_000
+SEQUENCE_MODULUS = 1 << 16
+MAX_MISORDER = 100
+
+
+def supported() -> bool:
+    """Whether the installed versions are the ones these mends were written for."""
+    return all(version(name).startswith(prefix) for name, prefix in TESTED.items())
+
+
+class LowDelayBuffer:
+    """Replaces aiortc's audio jitter buffer, which adds 80 ms always and 280 ms for ever after one loss.
+
+    Each packet is passed on at once. One that comes after its successor is dropped: `stream.ingest` has
+    concealed it. The playout delay, not this buffer, absorbs jitter.
+    """
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self.dropped_packets = 0
+
+    def add(self, packet: Any) -> tuple[bool, JitterFrame | None]:
+        """Takes an RtpPacket; returns (ask for a key frame, frame to decode)."""
+        sequence = packet.sequence_number
+        if self._last is not None:
+            ahead = (sequence - self._last) % SEQUENCE_MODULUS
+            behind = SEQUENCE_MODULUS - ahead
+            if ahead == 0 or behind < MAX_MISORDER:
+                self.dropped_packets += 1
+                return False, None
+        self._last = sequence
+        if not packet._data:
+            return False, None
+        return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)
+
+
+class TunedH264Encoder(H264Encoder):
+    """x264 superfast with a rate buffer: 1.4 ms a frame at 512x512 instead of 11.5, and better pictures.
+
+    With maxrate and bufsize set, a new bit rate is taken over while open, without a key frame.
+    """
+
+    def __init__(self, *, bit_rate: int, max_bit_rate: int) -> None:
+        super().__init__()
+        self._max_bit_rate = max_bit_rate
+        self._bit_rate = bit_rate
+
+    @property
+    def target_bitrate(self) -> int:
+        return self._bit_rate
+
+    @target_bitrate.setter
+    def target_bitrate(self, bitrate: int) -> None:
+        self._bit_rate = max(MIN_VIDEO_BIT_RATE, min(bitrate, self._max_bit_rate))
+
+    def _encode_frame(self, frame: av.VideoFrame, force_keyframe: bool) -> Iterator[bytes]:
+        codec = self.codec
+        if codec is not None and (frame.width, frame.height) != (codec.width, codec.height):
+            codec = None
+        if codec is None:
+            codec = self.codec = open_h264(frame.width, frame.height, self._bit_rate)
+        elif abs(self._bit_rate - codec.bit_rate) > 0.1 * codec.bit_rate:
+            codec.bit_rate = self._bit_rate
+        kind = av.video.frame.PictureType
+        frame.pict_type = kind.I if force_keyframe else kind.NONE
+        for packet in codec.encode(frame):
+            yield from self._split_bitstream(bytes(packet))
+
+
+def open_h264(width: int, height: int, bit_rate: int) -> Any:
+    """An x264 encoder for live pictures (public API only); Annex B, no delay, no B-frames."""
+    codec = av.CodecContext.create("libx264", "w")
+    codec.width, codec.height = width, height
+    codec.pix_fmt = "yuv420p"
+    codec.bit_rate = bit_rate
+    codec.framerate = fractions.Fraction(FPS, 1)
+    codec.time_base = fractions.Fraction(1, VIDEO_CLOCK)
+    codec.gop_size = GOP_FRAMES
+    codec.thread_count = 1
+    codec.options = {
+        "preset": "superfast",
+        "tune": "zerolatency",
+        "level": "31",
+        "maxrate": str(bit_rate),
+        "bufsize": str(round(bit_rate * VBV_SECONDS)),
+    }
+    codec.profile = "Baseline"
+    return codec
+
+
+class TunedOpusEncoder(OpusEncoder):
+    """Mono at 48 kbit/s without a resampler in between; the timestamp is the frame's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        codec = av.CodecContext.create("libopus", "w")
+        codec.bit_rate = OPUS_BIT_RATE
+        codec.format = "s16"
+        codec.layout = "mono"
+        codec.sample_rate = SAMPLE_RATE
+        codec.time_base = fractions.Fraction(1, SAMPLE_RATE)
+        codec.options = {"application": "voip"}
+        self.codec = codec
+
+    def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        timestamp = frame.pts
+        packets = [bytes(packet) for packet in self.codec.encode(frame)]
+        return packets, timestamp
+
+
+def audio_level_dbov(frame: av.AudioFrame) -> int:
+    """RFC 6464 level, -127..0; aiortc computes it sample by sample in Python (44 % of the loop's time)."""
+    samples = frame.to_ndarray().astype(np.float32)
+    rms = float(np.sqrt(np.mean(np.square(samples)))) / 32767
+    if rms <= 0:
+        return -127
+    return int(np.clip(round(20 * np.log10(rms)), -127, 0))
+
+
+def install(*, loopback: bool) -> None:
+    """The two process-wide mends: audio level, and (optionally) 127.0.0.1 as an ICE host address."""
+    if not supported():
+        found = ", ".join(f"{name} {version(name)}" for name in TESTED)
+        logger.warning("the installed %s was not tested with this server; running without the mends", found)
+        return
+    rtp.compute_audio_level_dbov = audio_level_dbov
+    if loopback and not isinstance(aioice.ice.get_host_addresses, _LoopbackAddresses):
+        aioice.ice.get_host_addresses = _LoopbackAddresses(aioice.ice.get_host_addresses)
+
+
+class _LoopbackAddresses:
+    """aioice's own host addresses and 127.0.0.1, so that a machine without a network can talk to itself."""
+
+    def __init__(self, original: Any) -> None:
+        self._original = original
+
+    def __call__(self, use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        return [*self._original(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])]
+
+
+def peer_connection(ice_servers: list[RTCIceServer]) -> RTCPeerConnection:
+    """A connection with exactly these ICE servers (aiortc's default contacts a public one)."""
+    return RTCPeerConnection(RTCConfiguration(iceServers=ice_servers))
+
+
+def use_low_delay_buffer(receiver: RTCRtpReceiver) -> LowDelayBuffer | None:
+    """Before the connection starts; None where the installed version is not known."""
+    if not supported():
+        return None
+    buffer = LowDelayBuffer()
+    receiver._RTCRtpReceiver__jitter_buffer = buffer
+    return buffer
+
+
+def use_encoder(sender: RTCRtpSender, encoder: H264Encoder | OpusEncoder) -> None:
+    """Before the connection starts, and only if that codec was negotiated."""
+    if supported():
+        sender._RTCRtpSender__encoder = encoder
+
+
+async def close_peer(pc: RTCPeerConnection, *, timeout_s: float) -> bool:
+    """Close, but never hang (seen in aiortc); False if it had to be given up."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await pc.close()
+    except TimeoutError:
+        logger.warning("a peer connection did not close within %.1f s; it was abandoned", timeout_s)
+        return False
+    return True

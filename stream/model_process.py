@@ -1,0 +1,179 @@
+"""The model's own process: `python -m stream.model_process FD SETTINGS`, started by `stream.engine` only.
+
+One thread: read what arrived, take the most urgent window, step, answer. States live here, one per session;
+pictures and audio in the sessions' arenas. End of the control socket means the server is gone: exit.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.state import Controls, FrameChunk, StreamState
+from pipeline.windowing import AudioWindow, WindowSpec
+from stream.arena import Arena, ArenaLayout
+from stream.schedule import Job, Schedule
+from stream.wire import Unpacker, pack
+
+logger = logging.getLogger("stream.model_process")
+
+READ_BYTES = 1 << 16
+MAX_DESCRIPTORS = 8
+
+
+def load_pipeline(settings: dict[str, Any]) -> Any:
+    """The `AvatarPipeline` that the configuration names: bundled, a saved folder, or a model YAML."""
+    import torch
+
+    from pipeline import checkpoint
+    from pipeline.avatar_pipeline import AvatarPipeline
+
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    name = settings["name"]
+    device = settings["device"]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.endswith((".yaml", ".yml")):
+        pipe = checkpoint.build(Path(name))
+    else:
+        pipe = AvatarPipeline.from_pretrained(checkpoint.resolve(name))
+    return pipe.to(device)
+
+
+@dataclass
+class _Session:
+    """One session's place here: its arena, and its state after the last chunk."""
+
+    arena: Arena
+    state: StreamState
+    spec: WindowSpec
+
+
+class ModelProcess:
+    """Owns the pipeline and every session's state."""
+
+    def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
+        self._control = control
+        self._settings = settings
+        self._unpacker = Unpacker()
+        self._descriptors: list[int] = []
+        self._sessions: dict[str, _Session] = {}
+        module, _, function = settings["factory"].partition(":")
+        self._pipe = getattr(importlib.import_module(module), function)(settings)
+        full = settings["steps"] or self._pipe.scheduler.config.num_inference_steps
+        self._schedule = Schedule(full_steps=full, min_steps=settings["min_steps"])
+        gc.collect()
+        gc.freeze()
+        left_frames = self._pipe.window_spec().left_frames
+        self._send({"type": "ready", "left_frames": left_frames, "device": str(getattr(self._pipe, "device", "cpu"))})
+
+    def run(self) -> None:
+        while self._receive(wait=not len(self._schedule)):
+            decision = self._schedule.next(time.monotonic())
+            if decision is not None:
+                self._step(decision.job, decision.steps)
+
+    def _receive(self, *, wait: bool) -> bool:
+        """Handle what arrived; False at the end of the control socket."""
+        ready, _, _ = select.select([self._control], [], [], None if wait else 0)
+        if not ready:
+            return True
+        data, descriptors, _, _ = socket.recv_fds(self._control, READ_BYTES, MAX_DESCRIPTORS)
+        if not data:
+            return False
+        self._descriptors += descriptors
+        for message in self._unpacker.push(data):
+            self._handle(message)
+        return True
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        kind, name = message["type"], message["session"]
+        if kind == "open":
+            self._open(name, message, self._descriptors.pop(0))
+        elif name not in self._sessions:
+            logger.debug("a %s message for session %s, which is gone", kind, name)
+        elif kind == "window":
+            job = Job(session=name, index=message["index"], slot=message["slot"], deadline=message["deadline"])
+            self._schedule.add(job)
+        elif kind == "controls":
+            session = self._sessions[name]
+            session.state = session.state.with_controls(Controls(**message["controls"]))
+        elif kind == "close":
+            self._close(name)
+
+    def _open(self, name: str, message: dict[str, Any], descriptor: int) -> None:
+        arena = Arena(ArenaLayout(**message["layout"]), descriptor)
+        try:
+            spec = self._pipe.window_spec(message["hop_frames"], message["right_frames"])
+            portrait = arena.portrait(name=message["portrait"], sha256=message["sha256"])
+            controls = Controls(**message["controls"])
+            state = self._pipe.init_state(portrait, window=spec, seed=message["seed"], controls=controls)
+        except Exception as error:
+            logger.exception("session %s could not be opened", name)
+            arena.close()
+            self._send({"type": "failed", "session": name, "message": f"The model refused the session: {error}"})
+            return
+        self._sessions[name] = _Session(arena, replace(state, chunk_index=message["chunk_index"]), spec)
+        self._send({"type": "opened", "session": name})
+
+    def _close(self, name: str) -> None:
+        self._schedule.forget(name)
+        self._sessions.pop(name).arena.close()
+
+    def _step(self, job: Job, steps: int) -> None:
+        session = self._sessions[job.session]
+        answer = {"session": job.session, "index": job.index, "slot": job.slot}
+        if steps == 0:
+            session.state = session.state.skip()
+            self._send(answer | {"type": "skipped"})
+            return
+        window = AudioWindow(job.index, session.spec.start_sample(job.index), session.arena.windows[job.slot].copy())
+        started = time.monotonic()
+        try:
+            state, chunk = self._pipe.step(session.state, window, num_inference_steps=steps)
+        except Exception as error:
+            logger.exception("session %s failed at chunk %d", job.session, job.index)
+            self._close(job.session)
+            self._send(answer | {"type": "failed", "message": f"The model failed: {error}"})
+            return
+        session.state = state
+        session.arena.frames[job.slot] = chunk.frames
+        took_s = time.monotonic() - started
+        self._schedule.observe(steps, took_s)
+        self._send(answer | {"type": "chunk", "steps": steps, "step_ms": 1000 * took_s} | _summary(chunk))
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._control.sendall(pack(message))
+
+
+def _summary(chunk: FrameChunk) -> dict[str, Any]:
+    timings = {name: round(value, 3) for name, value in chunk.timings_ms.items()}
+    return {"first_frame": chunk.first_frame, "timings_ms": timings}
+
+
+def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    settings = json.loads(sys.argv[2])
+    logging.basicConfig(level=settings["log_level"], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
+    os.nice(settings["nice"])
+    try:
+        ModelProcess(control, settings).run()
+    except (BrokenPipeError, ConnectionResetError):
+        logger.info("the server is gone; the model process ends")
+
+
+if __name__ == "__main__":
+    main()
