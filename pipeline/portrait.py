@@ -1,0 +1,277 @@
+"""From a picture to a portrait that can talk: finds the face, frames it, crops it (once per portrait).
+
+The crop is the canonical square the models are trained on: with the top of the forehead f and the tip of the chin c
+of the face, its middle is 0.42 f + 0.58 c and its side 1.75 |f - c|, upright, 256x256 pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline.crop_refiner import CropRefiner, Square
+from pipeline.face_detector import Face, FaceDetector
+
+CROP_PIXELS = 256
+MAX_FILE_BYTES = 8 * 2**20
+MAX_PICTURE_PIXELS = 16_000_000
+FORMATS = ("JPEG", "PNG", "WEBP")
+MIN_FACE_PIXELS = 72
+"""Least height of a face, forehead to chin, in the picture as given."""
+
+# The canvas shows at most this many crop sides of the picture, so that the face stays worth looking at.
+_MAX_FRAME_SIDES = 3.0
+# Second faces of less than this share of the largest one's width are in the background.
+_RIVAL_WIDTH = 0.5
+_RIVAL_SCORE = 0.7
+_FACE_SCORE = 0.6
+# Width of the blend at the crop's border, as a share of its side.
+_FEATHER = 0.08
+# Faces are looked for in a picture of at most this many pixels a side.
+_SEARCH_PIXELS = 1024
+# The rough square from the eyes e (their middle), their distance and the mouth m, fitted to the training portraits.
+_ROUGH_CENTRE, _ROUGH_EYES_MOUTH, _ROUGH_EYE_DISTANCE = 0.60, 1.74, 2.52
+_FACE_SHARE = 1 / 1.75
+
+
+class PortraitError(ValueError):
+    """A picture that cannot become a portrait; the message says why and what to do."""
+
+
+class NotAnImageError(PortraitError):
+    """Not a picture, a broken one, or one of a kind that is not taken."""
+
+
+class PictureTooLargeError(PortraitError):
+    """More bytes or pixels than are taken."""
+
+
+class NoFaceError(PortraitError):
+    """No face was found."""
+
+
+class SeveralFacesError(PortraitError):
+    """Several faces of similar size."""
+
+
+class FaceTooSmallError(PortraitError):
+    """The face has too few pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Portrait:
+    """A picture ready to talk.
+
+    `canvas` [H,W,3] u8: the output picture, even sides. `matrix` [2,3] f64: canvas pixel (x, y, 1) to crop pixel,
+    whole numbers being pixel centres. `crop` [256,256,3] u8. `alpha` [H,W] f32: how freely a pixel may move, 1 inside
+    the crop, falling to 0 at its border and at the canvas's. `sha256` of the file, or of the pixels if there was none.
+    """
+
+    name: str
+    canvas: NDArray[np.uint8]
+    matrix: NDArray[np.float64]
+    crop: NDArray[np.uint8]
+    alpha: NDArray[np.float32]
+    sha256: str
+
+
+def prepare_portrait(
+    image: bytes | Path | NDArray[np.uint8] | Image.Image, *, name: str = "portrait", max_side: int = 512
+) -> Portrait:
+    """Finds the one face in a picture and makes a portrait of it.
+
+    Args:
+        image: a JPEG, PNG or WebP file or its bytes, RGB pixels [H,W,3] u8, or an opened picture.
+        name: what the portrait is called.
+        max_side: longest side of the canvas in pixels; smaller pictures are not enlarged.
+
+    Raises:
+        PortraitError: one of its subclasses, with a sentence for the person who gave the picture.
+    """
+    picture, sha256 = _read(image)
+    square = _find_square(np.asarray(picture))
+    left, top, right, bottom, scale = _frame(picture, square, max_side)
+    size = (round((right - left) * scale), round((bottom - top) * scale))
+    canvas = picture.resize(size, Image.Resampling.LANCZOS, box=(left, top, right, bottom))
+    zoom = CROP_PIXELS / (square.side * scale)
+    matrix = np.array(
+        [[zoom, 0.0, (left - square.left) * scale * zoom], [0.0, zoom, (top - square.top) * scale * zoom]]
+    )
+    matrix[:, 2] += (zoom - 1) / 2  # pixel centres
+    return Portrait(
+        name=name,
+        canvas=np.array(canvas),
+        matrix=matrix,
+        crop=_crop(picture, square),
+        alpha=_alpha(size, matrix),
+        sha256=sha256,
+    )
+
+
+def rough_square(face: Face) -> Square:
+    """A square near the canonical one, from the detector's points."""
+    eyes, mouth = face.points[:2].mean(0), face.points[3]
+    centre = eyes + _ROUGH_CENTRE * (mouth - eyes)
+    eye_distance = float(np.linalg.norm(face.points[1] - face.points[0]))
+    side = _ROUGH_EYES_MOUTH * float(np.linalg.norm(mouth - eyes)) + _ROUGH_EYE_DISTANCE * eye_distance
+    return Square(centre_x=float(centre[0]), centre_y=float(centre[1]), side=side)
+
+
+def _read(image: bytes | Path | NDArray[np.uint8] | Image.Image) -> tuple[Image.Image, str]:
+    """An upright RGB picture without metadata, and the SHA-256 of what was given."""
+    if isinstance(image, Image.Image):
+        picture = _upright(image)
+        return picture, hashlib.sha256(picture.tobytes()).hexdigest()
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise NotAnImageError(
+                f"The array is {image.dtype} {list(image.shape)}; give RGB pixels as uint8 [height, width, 3]."
+            )
+        return _upright(Image.fromarray(image)), hashlib.sha256(image.tobytes()).hexdigest()
+    if isinstance(image, Path):
+        if not image.is_file():
+            raise NotAnImageError(f"There is no file {image}; check the path of the portrait.")
+        if image.stat().st_size > MAX_FILE_BYTES:
+            raise _too_many_bytes(image.stat().st_size)
+        image = image.read_bytes()
+    return _decode(image), hashlib.sha256(image).hexdigest()
+
+
+def _decode(data: bytes) -> Image.Image:
+    if len(data) > MAX_FILE_BYTES:
+        raise _too_many_bytes(len(data))
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            return _upright(opened)
+    except UnidentifiedImageError as error:
+        raise NotAnImageError(
+            "This file is not a picture we can read; use a JPEG, PNG or WebP file."
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureTooLargeError(
+            f"The picture has far too many pixels; make it smaller than {MAX_PICTURE_PIXELS // 10**6} megapixels."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, PortraitError):
+            raise
+        raise NotAnImageError(
+            "The picture is damaged or incomplete; save it again or use another one."
+        ) from error
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    """Checks the header's size, then decodes; EXIF orientation is applied, transparency goes onto light grey."""
+    width, height = opened.size
+    if width * height > MAX_PICTURE_PIXELS:
+        raise PictureTooLargeError(
+            f"The picture has {width} x {height} pixels; make it smaller than "
+            f"{MAX_PICTURE_PIXELS // 10**6} megapixels (for example 4000 x 4000)."
+        )
+    picture = ImageOps.exif_transpose(opened)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (208, 208, 208, 255)), picture)
+    return Image.fromarray(np.asarray(picture.convert("RGB")))
+
+
+def _too_many_bytes(count: int) -> PictureTooLargeError:
+    return PictureTooLargeError(
+        f"The file has {count / 2**20:.1f} MB; at most {MAX_FILE_BYTES // 2**20} MB are taken. "
+        "Save it smaller, or with more compression."
+    )
+
+
+class _FaceFinder:
+    """The two networks, loaded at first use and shared; the detector serves one thread at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._detector = FaceDetector()
+        self.refiner = CropRefiner.bundled()
+
+    def detect(self, picture: NDArray[np.uint8]) -> list[Face]:
+        with self._lock:
+            return self._detector.detect(picture)
+
+
+@cache
+def _finder() -> _FaceFinder:
+    return _FaceFinder()
+
+
+def _find_square(picture: NDArray[np.uint8]) -> Square:
+    """The canonical square of the only large face in `picture` [H,W,3]."""
+    shrink = min(1.0, _SEARCH_PIXELS / max(picture.shape[:2]))
+    small = Image.fromarray(picture)
+    if shrink < 1:
+        small = small.resize(
+            (round(small.width * shrink), round(small.height * shrink)), Image.Resampling.BOX
+        )
+    faces = [face for face in _finder().detect(np.asarray(small)) if face.score > _FACE_SCORE]
+    if not faces:
+        raise NoFaceError(
+            "No face was found in the picture. Use a photo of one person looking at the camera, "
+            "well lit, with the whole face in the picture."
+        )
+    largest = faces[0]
+    rivals = [
+        face for face in faces[1:] if face.width > _RIVAL_WIDTH * largest.width and face.score > _RIVAL_SCORE
+    ]
+    if rivals:
+        raise SeveralFacesError(
+            f"There are {1 + len(rivals)} faces of similar size in the picture; "
+            "use one with a single person, or cut the others off."
+        )
+    square = _finder().refiner.refine(picture, rough_square(largest).scaled(1 / shrink))
+    face_pixels = square.side * _FACE_SHARE
+    if face_pixels < MIN_FACE_PIXELS:
+        raise FaceTooSmallError(
+            f"The face is only {face_pixels:.0f} pixels high; "
+            f"use a larger or closer picture, in which it has at least {MIN_FACE_PIXELS} pixels."
+        )
+    return square
+
+
+def _frame(picture: Image.Image, square: Square, max_side: int) -> tuple[float, float, float, float, float]:
+    """The part of the picture on the canvas (left, top, right, bottom) and its scale; the canvas's sides are even."""
+    longest = _MAX_FRAME_SIDES * square.side
+    width, height = min(float(picture.width), longest), min(float(picture.height), longest)
+    scale = min(1.0, max_side / max(width, height))
+    width, height = (2 * max(int(length * scale / 2 + 1e-6), 1) / scale for length in (width, height))
+    left = min(max(square.centre_x - width / 2, 0.0), picture.width - width)
+    top = min(max(square.centre_y - height / 2, 0.0), picture.height - height)
+    if scale == 1:
+        left, top = float(round(left)), float(round(top))
+    return left, top, left + width, top + height, scale
+
+
+def _crop(picture: Image.Image, square: Square) -> NDArray[np.uint8]:
+    """The square as [256,256,3]; where it leaves the picture, edge pixels are repeated."""
+    left, top, side = square.left, square.top, square.side
+    pad = int(max(0.0, -left, -top, left + side - picture.width, top + side - picture.height)) + 2
+    padded = Image.fromarray(np.pad(np.asarray(picture), ((pad, pad), (pad, pad), (0, 0)), mode="edge"))
+    box = (left + pad, top + pad, left + pad + side, top + pad + side)
+    return np.array(padded.resize((CROP_PIXELS, CROP_PIXELS), Image.Resampling.LANCZOS, box=box))
+
+
+def _alpha(size: tuple[int, int], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
+    """[H,W] for a canvas of `size` (width, height): a smooth step over the feather's width inside crop and canvas."""
+    feather = _FEATHER * CROP_PIXELS
+    ramps = []
+    for pixels, zoom, offset in (
+        (size[0], matrix[0, 0], matrix[0, 2]),
+        (size[1], matrix[1, 1], matrix[1, 2]),
+    ):
+        place = np.arange(pixels) * zoom + offset + 0.5
+        first, last = max(place[0], 0.0), min(place[-1], float(CROP_PIXELS))
+        ramp = np.clip(np.minimum(place - first, last - place) / feather, 0, 1)
+        ramps.append(ramp * ramp * (3 - 2 * ramp))
+    return np.outer(ramps[1], ramps[0]).astype(np.float32)
