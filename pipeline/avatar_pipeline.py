@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import logging
 
 from pipeline import checkpoint
 from pipeline.audio_encoder import AudioEncoder
@@ -82,7 +83,13 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             raise checkpoint.CheckpointError(f"{folder} is not a model folder: it has no model_index.json.")
         checkpoint.verify(folder)
         kwargs = {"local_files_only": True, "low_cpu_mem_usage": False} | kwargs
-        pipe: Self = super().from_pretrained(str(folder), **kwargs)
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            pipe: Self = super().from_pretrained(str(folder), **kwargs)
+        finally:
+            if shown:
+                logging.enable_progress_bar()
         return pipe
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:

@@ -24,7 +24,7 @@ LEFT_SLOTS = 2  # frame t also reads the features of t-2 and t-1
 CLEAN = 0.0  # the noise level at which context frames are read
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KVRing:
     """Keys (unrotated) and values of the last clean frames, oldest first: [L, B, H, N, E] with N <= capacity."""
 

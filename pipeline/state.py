@@ -35,7 +35,7 @@ class Controls:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 2.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StreamState:
     """Everything a session remembers.
 
@@ -67,7 +67,7 @@ class StreamState:
         return replace(self, chunk_index=self.chunk_index + 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameChunk:
     """Frames of one chunk.
 

@@ -1,0 +1,201 @@
+"""Distils the teacher to few steps, on the student's own rollouts (self-forcing).
+
+The student speaks on from its own past with `denoise_chunk`, as in a session. Then, for every chunk of what it
+made, teacher and student start from the same noise and the same past: the student must land in its few steps
+where the teacher lands in many. So it learns in exactly the situations that its own errors lead to.
+
+    python -m pipeline.training.student --config configs/train/student.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.denoiser import LEFT_SLOTS, Denoiser
+from pipeline.sampler import denoise
+from pipeline.scheduler import FlowMatchScheduler
+from pipeline.training.curves import Curves
+from pipeline.training.losses import MotionLoss
+from pipeline.training.rollout import rollout
+from pipeline.training.sequences import Excerpts
+from pipeline.training.settings import load_settings
+from pipeline.training.teacher import Profile, ReferenceShift, free_running_figures, open_sequences
+from pipeline.training.trainee import Trainee
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSettings:
+    """configs/train/student.yaml. `method` is a key of METHODS."""
+
+    minutes: float
+    method: str
+    train_corpora: list[str]
+    held_out_corpora: list[str]
+    batch: int
+    frames: int
+    updates_per_rollout: int
+    learning_rate: float
+    weight_decay: float
+    average_decay: float
+    teacher_steps: int
+    student_steps: int
+    reference_shift: float
+    style_dropout: float
+    aperture_weight: float
+    eye_weight: float
+    recorded_weight: float
+    check_every_s: float
+    seed: int
+    threads: int
+
+
+def sample_all_chunks(
+    denoiser: Denoiser,
+    scheduler: FlowMatchScheduler,
+    excerpts: Excerpts,
+    past_BTD: torch.Tensor,
+    noise_BTD: torch.Tensor,
+    profile: Profile,
+    steps: int,
+) -> torch.Tensor:
+    """What `denoise_chunk` makes of each chunk, had the session gone as `past` (z) says: normalised [B, T, D]."""
+    hop, frames = profile.hop_frames, past_BTD.shape[1]
+    heard = excerpts.features_BTF[:, : LEFT_SLOTS + frames + profile.right_frames]
+    audio = denoiser.embed_audio(heard, profile.right_frames)
+    session = denoiser.embed_session(excerpts.z_ref_BD, excerpts.style_BK)
+    context = denoiser.encode_sequence(denoiser.normalize(past_BTD), audio, session, hop)
+
+    def predict(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return denoiser.predict_sequence(x, sigma, audio, session, context, hop)
+
+    return denoise(predict, scheduler, noise_BTD, steps)
+
+
+def trajectory_loss(
+    student: Denoiser,
+    teacher: Denoiser,
+    scheduler: FlowMatchScheduler,
+    excerpts: Excerpts,
+    past_BTD: torch.Tensor,
+    profile: Profile,
+    measure: MotionLoss,
+    settings: StudentSettings,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Same noise, same past: the end of the student's short path against the end of the teacher's long one."""
+    noise = torch.randn_like(past_BTD)
+    with torch.no_grad():
+        goal = sample_all_chunks(
+            teacher, scheduler, excerpts, past_BTD, noise, profile, settings.teacher_steps
+        )
+    made = sample_all_chunks(student, scheduler, excerpts, past_BTD, noise, profile, settings.student_steps)
+    everywhere = torch.ones_like(goal[..., 0])
+    loss, parts = measure(made, goal, everywhere)
+    # Lips also follow the recording itself: when they close is in the audio, whatever the past.
+    recorded = student.normalize(excerpts.z_BTD[:, : past_BTD.shape[1]])
+    lips = ((made - recorded) @ measure.aperture_D).square()
+    lip_loss = (lips * excerpts.valid_BT[:, : past_BTD.shape[1]]).mean()
+    return loss + settings.recorded_weight * lip_loss, parts | {"recorded_lips": lip_loss.detach()}
+
+
+Loss = Callable[
+    [Denoiser, Denoiser, FlowMatchScheduler, Excerpts, torch.Tensor, Profile, MotionLoss, StudentSettings],
+    tuple[torch.Tensor, dict[str, torch.Tensor]],
+]
+METHODS: dict[str, Loss] = {"trajectory": trajectory_loss}
+
+
+def train(settings: StudentSettings, runs: Path, data: Path) -> None:
+    """Runs for `settings.minutes` in total over all resumed calls; reads runs/teacher/, writes runs/student/."""
+    if settings.method not in METHODS:
+        raise ValueError(f"There is no method '{settings.method}'; the methods are {', '.join(METHODS)}.")
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    out = runs / "student"
+    sequences, held_out_sequences = open_sequences(settings, runs, data)
+    basis = sequences.basis
+    held_out = held_out_sequences.draw(32, 80, listening=0.0).to(device)
+
+    teacher, student = (
+        Denoiser.from_pretrained(runs / "teacher", low_cpu_mem_usage=False).to(device) for _ in range(2)
+    )
+    teacher.requires_grad_(False).eval()
+    trainee = Trainee(
+        student.train(),
+        out,
+        budget_s=settings.minutes * 60,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        average_decay=settings.average_decay,
+    )
+    scheduler = FlowMatchScheduler(num_inference_steps=settings.student_steps)
+    measure = MotionLoss.of(
+        basis, teacher, torch.from_numpy(sequences.latents()),
+        aperture_weight=settings.aperture_weight, eye_weight=settings.eye_weight,
+    )  # fmt: skip
+    shift = ReferenceShift(basis, teacher.latent_scale, settings.reference_shift)
+    rng = np.random.default_rng(settings.seed + trainee.step)
+    curves = Curves(out / "curves.json", title=f"Student ({settings.method})")
+    progress, checked_s = curves.progress(trainee.budget_s, initial=trainee.elapsed_s), trainee.elapsed_s
+    whole_frames = settings.frames // 2 * 2
+
+    def check() -> None:
+        figures = free_running_figures(
+            trainee.averaged, scheduler, held_out, basis, steps=settings.student_steps, profile=Profile(2, 2)
+        )
+        curves.add("held_out", trainee.step, figures)
+        progress.note(
+            f"step {trainee.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        )
+        trainee.save()
+        curves.save()
+
+    teacher_figures = free_running_figures(
+        teacher, scheduler, held_out, basis, steps=settings.teacher_steps, profile=Profile(2, 2)
+    )
+    curves.add("teacher", trainee.step, teacher_figures)
+    progress.note("teacher: " + ", ".join(f"{name} {value:.3f}" for name, value in teacher_figures.items()))
+    loss_of = METHODS[settings.method]
+    while (elapsed_s := trainee.elapsed_s) < trainee.budget_s:
+        excerpts = shift(sequences.draw(settings.batch, whole_frames).to(device))
+        style = excerpts.style_BK
+        style.masked_fill_(torch.rand(style.shape, device=device) < settings.style_dropout, -1.0)
+        profile = Profile.draw(rng)
+        past = rollout(
+            student, scheduler, excerpts,
+            noise_BTD=torch.randn_like(excerpts.z_BTD),
+            hop_frames=profile.hop_frames, right_frames=profile.right_frames,
+        )  # fmt: skip
+        for _ in range(settings.updates_per_rollout):
+            loss, parts = loss_of(student, teacher, scheduler, excerpts, past, profile, measure, settings)
+            trainee.update(loss)
+            values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
+            curves.add("train", trainee.step, values)
+        progress.update_to(trainee.elapsed_s, step=trainee.step, **values)
+        if elapsed_s - checked_s >= settings.check_every_s:
+            checked_s = elapsed_s
+            check()
+    check()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/train/student.yaml"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train(load_settings(StudentSettings, arguments.config), arguments.runs, arguments.data)
+
+
+if __name__ == "__main__":
+    main()
