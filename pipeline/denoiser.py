@@ -160,9 +160,9 @@ class Denoiser(ModelMixin, ConfigMixin):
         self.register_buffer("sigma_frequencies", torch.logspace(0, 2, 32), persistent=False)
         self.register_buffer("latent_mean", torch.zeros(latent_size))
         self.register_buffer("latent_scale", torch.ones(latent_size))
-        for start_at_zero in (self.modulation, self.out_modulation):
-            nn.init.zeros_(start_at_zero.weight)
-            nn.init.zeros_(start_at_zero.bias)
+        for start_small in (self.modulation, self.out_modulation):
+            nn.init.normal_(start_small.weight, std=0.02)
+            nn.init.zeros_(start_small.bias)
         with torch.no_grad():
             for block in self.blocks:
                 cast(Block, block).modulation[2::3] = 0.5  # gates: every layer takes part from the start

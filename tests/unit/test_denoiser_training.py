@@ -1,0 +1,149 @@
+"""Teacher and student run, resume, and learn what they are shown, on invented speech and motion."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pipeline.audio_encoder import AudioEncoder
+from pipeline.denoiser import LEFT_SLOTS, Denoiser
+from pipeline.sampler import denoise_chunk, remember
+from pipeline.scheduler import FlowMatchScheduler
+from pipeline.training import student, teacher
+from pipeline.training.sequences import Sequences, encode_clip
+from pipeline.training.settings import load_settings
+from tests.unit.avatar import TINY
+
+TRAIN = TINY.parents[1] / "train"
+LATENT = 12
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """`runs` and `data` folders with two corpora of noise whose loudness is the jaw's opening."""
+    runs, data = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    names = [f"shape{i}" for i in range(57)]
+    names[30] = "jawOpen"
+    np.savez(data / "ict_facekit.npz", names=np.array(names))
+    aperture = np.zeros(LATENT, np.float32)
+    aperture[0] = 0.05
+    eye_gap = np.zeros(LATENT, np.float32)
+    eye_gap[1] = -0.02
+    encode = np.zeros((62, LATENT), np.float32)
+    encode[[30, 14, 57, 58, 59, 60, 61], [0, 1, 7, 8, 9, 10, 11]] = 1.0
+    np.savez(
+        runs / "basis.npz", encode=encode, mean=np.zeros(62, np.float32), decode=encode.T, aperture=aperture,
+        aperture_bias=0.0, eye_gap=eye_gap, eye_gap_bias=0.0, n_expression=7,
+    )  # fmt: skip
+    AudioEncoder(**yaml.safe_load(TINY.read_text())["audio_encoder"]).save_pretrained(runs / "audio_encoder")
+    for folder in ("speech", "motion"):
+        (runs / folder).mkdir()
+    for corpus, clips in (("grid_train", 6), ("grid_val", 3)):
+        lengths = rng.integers(85, 100, clips)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        jaw = np.repeat(rng.random(offsets[-1] // 4 + 1), 4)[: offsets[-1]].astype(np.float32)
+        audio = 8000 * np.repeat(jaw, 640) * rng.standard_normal(offsets[-1] * 640)
+        motion = 0.05 * rng.standard_normal((offsets[-1], 62)).astype(np.float32)
+        motion[:, 30] = jaw
+        common = {"offsets": offsets, "names": np.arange(clips).astype(str)}
+        np.savez(runs / "speech" / f"{corpus}.npz", audio=audio.astype(np.int16), **common)
+        np.savez(runs / "motion" / f"{corpus}.npz", motion=motion, valid=np.ones(offsets[-1], bool), **common)
+    return runs, data
+
+
+def open_world(world: tuple[Path, Path]) -> Sequences:
+    settings = load_settings(teacher.TeacherSettings, TRAIN / "teacher.yaml")
+    return teacher.open_sequences(settings, *world)[0]
+
+
+def test_excerpts_pair_each_frame_with_its_own_features(world: tuple[Path, Path]) -> None:
+    runs, _ = world
+    encoder = AudioEncoder.from_pretrained(runs / "audio_encoder", low_cpu_mem_usage=False).eval()
+    with np.load(runs / "speech" / "grid_train.npz") as file:
+        pcm, last = file["audio"][: file["offsets"][1] * 640].astype(np.float32) / 32768, file["offsets"][1]
+    features = encode_clip(encoder, pcm)
+    assert len(features) == LEFT_SLOTS + last + 2
+    with torch.inference_mode():
+        offline = encoder(torch.from_numpy(pcm)[None])[0].half().numpy()
+    np.testing.assert_allclose(features[LEFT_SLOTS : LEFT_SLOTS + last], offline, atol=2e-3)
+
+    sequences = open_world(world)
+    clip = sequences._clips[0]
+    for _ in range(20):
+        got, z, valid, _ = sequences._excerpt(clip, 32, 0.0)
+        assert got.shape[0] == 32 + LEFT_SLOTS + 2 and z.shape == (32, LATENT) and valid.all()
+        whole = clip.kept + clip.mouth
+        where = [t for t in range(len(whole) - 7) if np.allclose(whole[t : t + 8], z[12:20])]
+        assert len(where) == 1
+        heard = clip.features[LEFT_SLOTS + where[0] :][:8].astype(np.float32)
+        np.testing.assert_array_equal(got[LEFT_SLOTS + 12 :][:8], heard)
+
+
+def test_listening_rests_the_mouth_and_keeps_the_head_alive(world: tuple[Path, Path]) -> None:
+    sequences = open_world(world)
+    clip = sequences._clips[0]
+    starts = iter([-30, 0, 0])
+
+    class Chosen:
+        """Starts 30 frames before the clip."""
+
+        def random(self) -> float:
+            return 0.0
+
+        def integers(self, *_: int) -> int:
+            return next(starts)
+
+    sequences._rng = Chosen()  # type: ignore[assignment]
+    _, z, _, _ = sequences._excerpt(clip, 30, 1.0)
+    assert np.allclose(z[:20, 0], clip.mouth_rest[0])
+    assert z[:20, 8].std() > 0.01
+
+
+def test_both_stages_run_resume_and_save(world: tuple[Path, Path]) -> None:
+    runs, data = world
+    quick = {"minutes": 0.05, "batch": 2, "frames": 16, "check_every_s": 100.0, "threads": 1}
+    first = replace(load_settings(teacher.TeacherSettings, TRAIN / "teacher.yaml"), model=str(TINY), **quick)
+    teacher.train(first, runs, data)
+    step = torch.load(runs / "teacher" / "state.pt", weights_only=True)["step"]
+    assert step >= 2
+    teacher.train(replace(first, minutes=0.15), runs, data)
+    assert torch.load(runs / "teacher" / "state.pt", weights_only=True)["step"] > step
+    curves = json.loads((runs / "teacher" / "curves.json").read_text())
+    assert "lip_correlation" in curves["held_out"]
+
+    second = replace(load_settings(student.StudentSettings, TRAIN / "student.yaml"), teacher_steps=2, **quick)
+    student.train(second, runs, data)
+    for stage in ("teacher", "student"):
+        model = Denoiser.from_pretrained(runs / stage, low_cpu_mem_usage=False)
+        assert model.latent_size == LATENT and all(p.isfinite().all() for p in model.parameters())
+    with pytest.raises(ValueError, match="no method 'magic'; the methods are trajectory"):
+        student.train(replace(second, method="magic"), runs, data)
+
+
+@pytest.mark.parametrize("profile", [teacher.Profile(1, 1), teacher.Profile(2, 2)])
+def test_all_chunks_at_once_equal_a_session(world: tuple[Path, Path], profile: teacher.Profile) -> None:
+    """What the student is trained on is what `denoise_chunk` makes, ring and all."""
+    torch.manual_seed(0)
+    model = teacher.new_denoiser(TINY, open_world(world).latents()).eval().requires_grad_(False)
+    for block in model.blocks:
+        torch.nn.init.normal_(block.modulation, std=0.5)  # type: ignore[union-attr, arg-type]
+    excerpts = open_world(world).draw(2, 24)
+    scheduler = FlowMatchScheduler()
+    past, noise = 0.3 * torch.randn(2, 24, LATENT), torch.randn(2, 24, LATENT)
+    whole = student.sample_all_chunks(model, scheduler, excerpts, past, noise, profile, 2)
+    session, ring = model.embed_session(excerpts.z_ref_BD, excerpts.style_BK), model.new_ring(2)
+    hop, right = profile.hop_frames, profile.right_frames
+    for at in range(0, 24, hop):
+        audio = model.embed_audio(excerpts.features_BTF[:, at : at + LEFT_SLOTS + hop + right], right)
+        z, _ = denoise_chunk(
+            model, scheduler, ring, audio_BTC=audio, session_BC=session, noise_BTD=noise[:, at : at + hop]
+        )
+        torch.testing.assert_close(model.normalize(z), whole[:, at : at + hop], atol=1e-5, rtol=1e-5)
+        ring = remember(model, ring, past[:, at : at + hop], audio_BTC=audio, session_BC=session)
