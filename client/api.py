@@ -1,0 +1,94 @@
+"""The server's HTTP side for Python clients: what it is, its portraits, its sessions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from client.errors import ServerRefusedError, ServerUnreachableError
+from stream.protocol import SessionConfig
+
+TIMEOUT_S = 15.0
+PICTURE_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+
+
+class ServerApi:
+    """Async context manager over one HTTP client; every failure is a `client.errors.ClientError`.
+
+    transport: replaces the network, for tests that call the server's app directly.
+    """
+
+    def __init__(
+        self, url: str, *, token: str | None = None, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.AsyncClient(
+            base_url=self.url, headers=headers, timeout=TIMEOUT_S, transport=transport, follow_redirects=True
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def describe(self) -> dict[str, Any]:
+        """GET /v1/server: version, model, ice_servers, default_portrait, budget, limits."""
+        return dict((await self._ask("GET", "/v1/server")).json())
+
+    async def portraits(self) -> list[dict[str, Any]]:
+        return list((await self._ask("GET", "/v1/portraits")).json()["portraits"])
+
+    async def upload(self, picture: Path, *, consent: str, name: str | None = None) -> dict[str, Any]:
+        """Uploads a photograph; `consent` states who agreed to it being animated."""
+        kind = PICTURE_TYPES.get(picture.suffix.lower(), "application/octet-stream")
+        fields = {"consent": consent, "name": name or picture.stem}
+        files = {"picture": (picture.name, picture.read_bytes(), kind)}
+        return dict((await self._ask("POST", "/v1/portraits", data=fields, files=files)).json())
+
+    async def open_session(self, offer: str, config: SessionConfig) -> tuple[str, str]:
+        """Sends an SDP offer; returns the answer and the path of the session."""
+        files = {
+            "sdp": (None, offer.encode(), "application/sdp"),
+            "config": (None, config.to_json().encode(), "application/json"),
+        }
+        response = await self._ask("POST", "/v1/sessions", files=files)
+        return response.text, response.headers["Location"]
+
+    async def close_session(self, path: str) -> None:
+        await self._ask("DELETE", path)
+
+    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = await self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise ServerUnreachableError(self.url, error or type(error).__name__) from error
+        except httpx.InvalidURL as error:
+            raise ServerUnreachableError(self.url, error) from error
+        if response.is_success:
+            return response
+        raise refusal(response)
+
+
+def refusal(response: httpx.Response) -> ServerRefusedError:
+    """The server's error body as an exception; a status line where there is no body to read."""
+    try:
+        error = response.json()["error"]
+        code, message = str(error["code"]), str(error["message"])
+    except (ValueError, KeyError, TypeError):
+        code, message = "", f"The server answered {response.status_code} {response.reason_phrase}."
+    if response.status_code == 401:
+        message += " Give its token with --token."
+    wait = response.headers.get("Retry-After", "")
+    return ServerRefusedError(
+        message, status=response.status_code, code=code, retry_after_s=float(wait) if wait.isdigit() else 0.0
+    )

@@ -1,0 +1,32 @@
+"""Any audio file as 48 kHz mono PCM, in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from client.errors import ClientError
+from stream.protocol import SAMPLE_RATE
+
+
+def read_pcm(path: Path) -> Iterator[npt.NDArray[np.int16]]:
+    """int16 [N] pieces; raises `ClientError` if the file is missing or holds no sound."""
+    try:
+        container = av.open(str(path))
+    except FileNotFoundError as error:
+        raise ClientError(f"There is no audio file {path}.") from error
+    except av.FFmpegError as error:
+        raise ClientError(f"{path} cannot be read as audio ({error}). Try WAV, FLAC or MP3.") from error
+    with container:
+        if not container.streams.audio:
+            raise ClientError(f"{path} holds no sound.")
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        for frame in container.decode(audio=0):
+            for piece in resampler.resample(frame):
+                yield piece.to_ndarray()[0]
+        for piece in resampler.resample(None):
+            yield piece.to_ndarray()[0]

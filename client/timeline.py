@@ -1,0 +1,115 @@
+"""Puts received sound and pictures back on one timeline: moments of one picture and its 40 ms of sound.
+
+An aiortc receiver counts each track's time from that track's own first frame, so the two clocks have to be
+set against each other. The server releases sound and picture of one media time together: the earliest
+arrivals of both, less what aiortc's own buffers hold back, give the shift between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.protocol import FPS, SAMPLE_RATE
+
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+AUDIO_HELD_S = 0.08  # aiortc's audio jitter buffer waits for four more packets of 20 ms
+VIDEO_HELD_S = 0.04  # and its video buffer for the next frame's first packet
+CALIBRATION_FRAMES = 15
+MAX_AUDIO_WAIT_FRAMES = 10
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moment:
+    """One frame's time. picture: uint8 [H, W, 3] RGB; pcm: int16 [1920] at 48 kHz; `repeated` where no new
+    picture came for this slot and the last one stands in."""
+
+    index: int
+    picture: npt.NDArray[np.uint8]
+    pcm: npt.NDArray[np.int16]
+    repeated: bool = False
+
+    @property
+    def time_s(self) -> float:
+        return self.index / FPS
+
+
+class Timeline:
+    """add_audio / add_video / pop; no clock of its own. Times in seconds, arrivals on any monotonic clock."""
+
+    def __init__(self, *, audio_held_s: float = AUDIO_HELD_S, video_held_s: float = VIDEO_HELD_S) -> None:
+        self._held_s = audio_held_s - video_held_s
+        self._audio_offset_s = np.inf
+        self._video_offset_s = np.inf
+        self._shift: int | None = None  # audio sample at which picture 0 begins
+        self._pictures: dict[int, npt.NDArray[np.uint8]] = {}
+        self._pcm = np.zeros(0, np.int16)
+        self._pcm_start = 0  # sample index of _pcm[0]
+        self._next = 0
+        self._newest = -1
+        self._received_frames = 0
+        self._last: npt.NDArray[np.uint8] | None = None
+
+    def add_audio(self, start_sample: int, pcm: npt.NDArray[np.int16], *, arrival_s: float) -> None:
+        """pcm: int16 [N] at 48 kHz; a gap since the last call (lost packets) becomes silence."""
+        if self._shift is None:
+            self._audio_offset_s = min(self._audio_offset_s, arrival_s - start_sample / SAMPLE_RATE)
+        end = self._pcm_start + len(self._pcm)
+        if start_sample < end:
+            pcm = pcm[end - start_sample :]
+        elif start_sample > end:
+            pcm = np.concatenate([np.zeros(start_sample - end, np.int16), pcm])
+        self._pcm = np.concatenate([self._pcm, pcm])
+
+    def add_video(self, time_s: float, picture: npt.NDArray[np.uint8], *, arrival_s: float) -> None:
+        index = round(time_s * FPS)
+        self._pictures[index] = picture
+        self._newest = max(self._newest, index)
+        self._received_frames += 1
+        if self._shift is None:
+            self._video_offset_s = min(self._video_offset_s, arrival_s - time_s)
+
+    def pop(self) -> list[Moment]:
+        """The moments that are complete, in order."""
+        if self._shift is None and not self._calibrate():
+            return []
+        assert self._shift is not None
+        moments: list[Moment] = []
+        while self._next <= self._newest:
+            start = self._shift + self._next * SAMPLES_PER_FRAME
+            missing = start + SAMPLES_PER_FRAME - (self._pcm_start + len(self._pcm))
+            if missing > 0 and self._newest - self._next < MAX_AUDIO_WAIT_FRAMES:
+                break
+            moments.append(self._moment(start))
+        return moments
+
+    def _calibrate(self) -> bool:
+        if self._received_frames < CALIBRATION_FRAMES or not np.isfinite(self._audio_offset_s):
+            return False
+        # A packet of sound leaves the server when its first sample is due, as a picture does.
+        shift_s = self._video_offset_s - self._audio_offset_s + self._held_s
+        self._shift = round(shift_s * SAMPLE_RATE)
+        self._next = min(self._pictures)
+        return True
+
+    def _moment(self, start: int) -> Moment:
+        picture = self._pictures.pop(self._next, None)
+        repeated = picture is None
+        if picture is None:
+            picture = self._last
+        assert picture is not None
+        self._last = picture
+        for late in [index for index in self._pictures if index < self._next]:
+            del self._pictures[late]
+        pcm = np.zeros(SAMPLES_PER_FRAME, np.int16)
+        first, last = max(start, self._pcm_start), start + SAMPLES_PER_FRAME
+        if first < last:
+            part = self._pcm[first - self._pcm_start : last - self._pcm_start]
+            pcm[first - start : first - start + len(part)] = part
+            self._pcm = self._pcm[last - self._pcm_start :]
+            self._pcm_start = last
+        moment = Moment(index=self._next, picture=picture, pcm=pcm, repeated=repeated)
+        self._next += 1
+        return moment
