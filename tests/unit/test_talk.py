@@ -115,7 +115,7 @@ class FakePortAudio(types.ModuleType):
 
 def test_a_missing_microphone_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "sound", lambda: FakePortAudio("sounddevice"))
-    with pytest.raises(DeviceError, match="talkalong devices.*--audio FILE"):
+    with pytest.raises(DeviceError, match=r"talkalong devices.*--audio FILE"):
         devices.open_microphone(lambda pcm: None)
 
 
