@@ -13,13 +13,11 @@ import json
 import logging
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -227,7 +225,7 @@ class ModelEngine:
         self._sessions: dict[str, EngineSession] = {}
         self._names = itertools.count(1)
         self._control: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: asyncio.subprocess.Process | None = None
         self._unpacker = Unpacker()
         self._gone = asyncio.Event()
         self._first_ready: asyncio.Future[None] | None = None
@@ -237,16 +235,21 @@ class ModelEngine:
         self._left_frames = 0
         self.device = ""
         self.live = False
+        self.failed = False  # given up for good
         self.restarts = 0
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
-    async def __aenter__(self) -> ModelEngine:
+    async def start(self) -> None:
+        """Start the process and wait until it has loaded the model; raises EngineError."""
         self._first_ready = asyncio.get_running_loop().create_future()
         self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
         await self._first_ready
+
+    async def __aenter__(self) -> Self:
+        await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -321,6 +324,7 @@ class ModelEngine:
                 await asyncio.sleep(RESTART_PAUSE_S)
         except EngineError as error:
             logger.critical("%s", error)
+            self.failed = True
             for session in list(self._sessions.values()):
                 session.listener.on_failure(str(error))
 
@@ -346,7 +350,9 @@ class ModelEngine:
         self._gone.clear()
         self._unpacker = Unpacker()
         try:
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
+            self._process = await asyncio.create_subprocess_exec(
+                *command, pass_fds=[theirs.fileno()], env=environment
+            )
             theirs.close()
             self._control = ours
             self._heard_at = time.monotonic()
@@ -371,13 +377,15 @@ class ModelEngine:
                 async with asyncio.timeout(0.5):
                     await self._gone.wait()
             except TimeoutError:
+                busy = any(session.queued for session in self._sessions.values())
+                if self.live and not busy:
+                    self._heard_at = time.monotonic()
                 quiet_s = time.monotonic() - self._heard_at
-                busy = self.live and any(session.queued for session in self._sessions.values())
                 if not self.live and quiet_s > self._config.start_timeout_s:
                     raise EngineError(
                         f"The model process was not ready within {quiet_s:.0f} s; is the machine overloaded?"
                     ) from None
-                if busy and quiet_s > self._config.hang_timeout_s:
+                if self.live and quiet_s > self._config.hang_timeout_s:
                     raise EngineError(f"The model process gave no answer for {quiet_s:.0f} s.") from None
         if not self.live:
             raise EngineError("The model process ended before it was ready; its error is in the log above.")
@@ -414,10 +422,11 @@ class ModelEngine:
             self._first_ready.set_result(None)
 
 
-async def _end(process: subprocess.Popen[bytes]) -> None:
+async def _end(process: asyncio.subprocess.Process) -> None:
     """The process sees the end of its socket and exits; if not, it is killed. Always reaped."""
     try:
-        await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await process.wait()
+    except TimeoutError:
         process.kill()
-        await asyncio.to_thread(process.wait)
+        await process.wait()

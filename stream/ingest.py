@@ -100,10 +100,11 @@ class Ingest:
 
     def push(self, timestamp: int, pcm: Pcm, arrived: float) -> None:
         """One decoded packet: its RTP time in 48 kHz samples, int16 mono, and when it came."""
-        if self._base is None:
-            self._base = timestamp
+        if not self._clock.anchored:
             self._clock.anchor(arrived - len(pcm) / SAMPLE_RATE)
             self._last_slew = arrived
+        if self._base is None:
+            self._base = timestamp - max(self._clock.media_heard(arrived) - len(pcm), self._end, 0)
         position = timestamp - self._base
         expected = self._clock.media_heard(arrived) - len(pcm)
         if abs(position - expected) > REBASE_MS * SAMPLE_RATE / 1000:
@@ -126,7 +127,7 @@ class Ingest:
 
     def tick(self, now: float) -> None:
         """Every 20 ms or so: conceal what is overdue, and let the clock follow the speaker's."""
-        if self._base is None:
+        if not self._clock.anchored:
             return
         self._fill(self._clock.media_heard(now - self._conceal_after_s))
         if now - self._last_slew >= 1.0:
@@ -134,11 +135,9 @@ class Ingest:
 
     def start_silent(self, now: float) -> None:
         """No packet has come: begin the stream with silence, so that the portrait is alive."""
-        if self._base is None:
+        if not self._clock.anchored:
             self._clock.anchor(now)
-            self._base = 0
             self._last_slew = now
-            # The first real packet will be far from any position: it sets the base.
 
     def flush(self) -> None:
         """Pass on the last few samples that wait for a whole block."""

@@ -1,0 +1,257 @@
+"""The HTTP API, thin: parse, call the server, answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Header, Request, UploadFile
+from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import FormData
+from starlette.datastructures import UploadFile as FormFile
+
+from stream.errors import BadRequestError, NotFoundError, TooLargeError, UnsupportedMediaError
+from stream.protocol import (
+    FPS,
+    SAMPLE_RATE,
+    ControlValues,
+    ProtocolError,
+    SessionConfig,
+    parse_session_config,
+)
+from stream.server import Server
+
+router = APIRouter()
+
+Authorization = Annotated[str | None, Header()]
+
+SDP_TYPE = "application/sdp"
+TRICKLE_TYPE = "application/trickle-ice-sdpfrag"
+MULTIPART_TYPE = "multipart/form-data"
+FORM_OVERHEAD_BYTES = 65_536
+PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
+
+
+def _server(request: Request) -> Server:
+    server: Server = request.app.state.server
+    return server
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client is not None else "unknown"
+
+
+async def _body(request: Request, limit: int) -> str:
+    """The body as text, refused as soon as it is longer than `limit` bytes."""
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > limit:
+            raise TooLargeError(f"The body is longer than the {limit} bytes that are accepted.", code="sdp_too_large")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequestError("The body is not text in UTF-8.") from error
+
+
+def _check_length(request: Request, limit: int, what: str) -> None:
+    length = request.headers.get("content-length")
+    if length is None or not length.isdigit():
+        raise BadRequestError(f"{what} needs a Content-Length header.", code="length_required")
+    if int(length) > limit + FORM_OVERHEAD_BYTES:
+        raise TooLargeError(f"{what} may have {limit / 1e6:.1f} MB at most.")
+
+
+# --- sessions ---
+
+
+@router.post("/v1/sessions", status_code=201)
+async def open_session(request: Request, authorization: Authorization = None) -> Response:
+    """An SDP offer in, an SDP answer out; see the README for the fields of the configuration."""
+    server = _server(request)
+    server.guard.check_token(authorization)
+    server.check_ready()
+    limit = server.config.limits.sdp_bytes
+    kind = _content_type(request)
+    if kind == SDP_TYPE:
+        offer, options = await _body(request, limit), _options_from_query(request)
+    elif kind == MULTIPART_TYPE:
+        _check_length(request, limit, "The form")
+        async with request.form(max_files=2, max_fields=4, max_part_size=limit) as form:
+            offer, text = await _field(form, "sdp"), await _field(form, "config", default="{}")
+        options = _options(text)
+    else:
+        raise UnsupportedMediaError(
+            f"The content type is '{kind or 'missing'}'; send the offer as {SDP_TYPE}, or {MULTIPART_TYPE} with the "
+            "fields sdp and config."
+        )
+    session, answer = await server.open_session(offer, options, address=_address(request))
+    headers = {"Location": f"/v1/sessions/{session.id}"}
+    links = [f'<{item.urls}>; rel="ice-server"' for item in server.config.ice.servers]
+    if links:
+        headers["Link"] = ", ".join(links)
+    return Response(answer, status_code=201, media_type=SDP_TYPE, headers=headers)
+
+
+async def _field(form: FormData, name: str, *, default: str | None = None) -> str:
+    value = form.get(name)
+    if isinstance(value, FormFile):
+        return (await value.read()).decode(errors="replace")
+    if isinstance(value, str):
+        return value
+    if default is None:
+        raise BadRequestError(f"The form has no field '{name}'.", code="missing_field")
+    return default
+
+
+def _options(text: str) -> SessionConfig:
+    try:
+        return parse_session_config(text)
+    except ProtocolError as error:
+        raise BadRequestError(str(error), code="bad_config") from error
+
+
+def _options_from_query(request: Request) -> SessionConfig:
+    """The configuration of a plain application/sdp request: query parameters."""
+    values: dict[str, Any] = {}
+    controls: dict[str, float] = {}
+    try:
+        for key, text in request.query_params.items():
+            if key == "portrait":
+                values[key] = text
+            elif key in ("hop_frames", "right_frames", "seed"):
+                values[key] = int(text)
+            elif key in ("expressiveness", "head_motion"):
+                controls[key] = float(text)
+            else:
+                raise ProtocolError(
+                    f"'{key}' is not an option; known are portrait, hop_frames, right_frames, seed, expressiveness and "
+                    "head_motion."
+                )
+        return SessionConfig(**values, controls=ControlValues(**controls))
+    except ValueError as error:
+        raise BadRequestError(str(error), code="bad_config") from error
+
+
+@router.patch("/v1/sessions/{session_id}", status_code=204)
+async def trickle(session_id: str, request: Request, authorization: Authorization = None) -> Response:
+    """More ICE candidates of the client."""
+    server = _server(request)
+    server.guard.check_token(authorization)
+    session = server.session(session_id)
+    if _content_type(request) != TRICKLE_TYPE:
+        raise UnsupportedMediaError(f"Send candidates as {TRICKLE_TYPE}.")
+    await session.add_candidates(await _body(request, server.config.limits.sdp_bytes))
+    return Response(status_code=204)
+
+
+@router.delete("/v1/sessions/{session_id}", status_code=204)
+async def close_session(session_id: str, request: Request, authorization: Authorization = None) -> Response:
+    """End a session; also fine for one that has ended already."""
+    server = _server(request)
+    server.guard.check_token(authorization)
+    session = server.sessions.get(session_id)
+    if session is not None:
+        await session.aclose()
+    return Response(status_code=204)
+
+
+@router.get("/v1/sessions/{session_id}/stats")
+async def session_stats(session_id: str, request: Request) -> dict[str, Any]:
+    return dataclasses.asdict(_server(request).session(session_id).stats())
+
+
+# --- portraits ---
+
+
+@router.get("/v1/portraits")
+async def portraits(request: Request) -> dict[str, Any]:
+    gallery = _server(request).gallery
+    return {"portraits": [entry.to_dict() for entry in gallery.list()], "default": gallery.default}
+
+
+@router.get("/v1/portraits/{portrait_id}/{view}")
+async def portrait_picture(portrait_id: str, view: str, request: Request) -> Response:
+    """view: `thumbnail` (the face, 256 px) or `picture` (all of it)."""
+    if view not in ("thumbnail", "picture"):
+        raise NotFoundError("A portrait has a thumbnail and a picture, nothing else.")
+    entry = _server(request).gallery.get(portrait_id)
+    data = entry.jpeg(thumbnail=view == "thumbnail")
+    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+
+@router.post("/v1/portraits", status_code=201)
+async def upload_portrait(
+    request: Request,
+    picture: UploadFile,
+    consent: Annotated[str, Form()] = "",
+    name: Annotated[str, Form()] = "",
+    authorization: Authorization = None,
+) -> Response:
+    """A picture with one face, and the statement of who agreed to its use."""
+    server = _server(request)
+    server.guard.check_token(authorization)
+    if picture.content_type not in (*PICTURE_TYPES, "application/octet-stream", None):
+        raise UnsupportedMediaError(f"The picture is {picture.content_type}; send a JPEG, PNG or WebP file.")
+    limit = server.config.limits.portrait_bytes
+    data = await picture.read(limit + 1)
+    entry = await server.gallery.upload(data, name=name or (picture.filename or ""), consent=consent)
+    location = f"/v1/portraits/{entry.id}"
+    return JSONResponse(entry.to_dict(), status_code=201, headers={"Location": location})
+
+
+@router.delete("/v1/portraits/{portrait_id}", status_code=204)
+async def delete_portrait(portrait_id: str, request: Request, authorization: Authorization = None) -> Response:
+    server = _server(request)
+    server.guard.check_token(authorization)
+    server.gallery.delete(portrait_id)
+    return Response(status_code=204)
+
+
+# --- the server itself ---
+
+
+def _version() -> str:
+    try:
+        return version("talkalong")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+@router.get("/v1/server")
+async def about(request: Request) -> dict[str, Any]:
+    """What a client needs to know before it opens a session."""
+    server = _server(request)
+    config = server.config
+    return {
+        "version": _version(),
+        "model": config.model.name,
+        "status": server.status,
+        "message": server.message,
+        "fps": FPS,
+        "sample_rate": SAMPLE_RATE,
+        "token_required": server.guard.token_required,
+        "ice_servers": [dataclasses.asdict(item) for item in config.ice.servers],
+        "default_portrait": server.gallery.default if server.status == "ready" else None,
+        "defaults": {"hop_frames": config.media.hop_frames, "right_frames": config.media.right_frames},
+        "budget": server.budget().to_dict(),
+        "limits": {
+            "sessions": config.limits.sessions,
+            "portrait_bytes": config.limits.portrait_bytes,
+            "portrait_pixels": config.limits.portrait_pixels,
+        },
+    }
+
+
+@router.get("/healthz")
+async def health(request: Request) -> Response:
+    """200 only after warm-up and while the model is live."""
+    server = _server(request)
+    body = {"status": server.status, "message": server.message, "sessions": len(server.sessions)}
+    ready = server.status == "ready"
+    return JSONResponse(body, status_code=200 if ready else 503, headers={} if ready else {"Retry-After": "5"})

@@ -1,0 +1,102 @@
+"""Who may do what, and how much of it."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+import secrets
+from collections import Counter
+
+from stream.config import ServeConfig
+from stream.errors import (
+    BadRequestError,
+    TooLargeError,
+    TooManySessionsError,
+    UnauthorizedError,
+    UnavailableError,
+)
+
+TOKEN_VARIABLE = "TALKALONG_TOKEN"
+BEARER = "bearer "
+SESSION_ID_BYTES = 16
+FULL_RETRY_S = 10
+
+
+def new_session_id() -> str:
+    """128 random bits: knowing a session's id is the right to change it."""
+    return secrets.token_hex(SESSION_ID_BYTES)
+
+
+class Guard:
+    """Checks tokens, counts sessions, judges offers. Event loop only."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        self._limits = config.limits
+        self._ice = config.ice
+        self._token = os.environ.get(TOKEN_VARIABLE) or config.security.token
+        self._addresses: Counter[str] = Counter()
+
+    @property
+    def token_required(self) -> bool:
+        return bool(self._token)
+
+    def check_token(self, authorization: str | None, *, token: str | None = None) -> None:
+        """Constant-time; `token` is an alternative to the Authorization header (WebSocket configuration)."""
+        if not self._token:
+            return
+        given = token or ""
+        if authorization and authorization[: len(BEARER)].lower() == BEARER:
+            given = authorization[len(BEARER) :].strip()
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            raise UnauthorizedError(
+                "This server needs a token; send it as 'Authorization: Bearer TOKEN'. Its operator knows it."
+            )
+
+    def enter(self, address: str) -> None:
+        """Count a new session of this address, or refuse it with a sentence."""
+        if self._addresses.total() >= self._limits.sessions:
+            raise UnavailableError(
+                f"The server is full: it serves {self._limits.sessions} sessions at a time. Try again in a moment.",
+                code="server_full",
+                retry_after_s=FULL_RETRY_S,
+            )
+        if self._addresses[address] >= self._limits.sessions_per_address:
+            raise TooManySessionsError(
+                f"Your address has {self._addresses[address]} sessions already, the most this server allows; "
+                "close one first."
+            )
+        self._addresses[address] += 1
+
+    def leave(self, address: str) -> None:
+        self._addresses[address] -= 1
+        if self._addresses[address] <= 0:
+            del self._addresses[address]
+
+    def check_offer(self, sdp: str) -> str:
+        """The offer without the candidates that are not accepted; raises for size and plain nonsense."""
+        if len(sdp) > self._limits.sdp_bytes:
+            raise TooLargeError(
+                f"The offer has {len(sdp)} bytes; at most {self._limits.sdp_bytes} are accepted.", code="sdp_too_large"
+            )
+        if not sdp.startswith("v=0"):
+            raise BadRequestError("The body is not a session description: it must begin with 'v=0'.", code="bad_sdp")
+        lines = sdp.splitlines()
+        if sum(line.startswith("a=candidate:") for line in lines) > self._limits.candidates * 3:
+            raise BadRequestError(
+                f"The offer has more than {self._limits.candidates} candidates a section.", code="too_many_candidates"
+            )
+        kept = [line for line in lines if not line.startswith("a=candidate:") or self.accepts_candidate(line)]
+        return "\r\n".join(kept) + "\r\n"
+
+    def accepts_candidate(self, line: str) -> bool:
+        """Whether to talk to this address at all (`a=candidate:` line): only UDP, and public where so configured."""
+        parts = line.split()
+        if len(parts) < 8 or parts[2].lower() != "udp":
+            return False
+        if self._ice.private_candidates:
+            return True
+        try:
+            return ipaddress.ip_address(parts[4]).is_global
+        except ValueError:
+            return False  # an mDNS name: a private address in disguise

@@ -1,0 +1,282 @@
+"""The application: what it holds, how it starts and stops, and the FastAPI app around it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import make_asgi_app
+from starlette.exceptions import HTTPException
+
+from pipeline.checkpoint import CheckpointError, resolve
+from stream import aiortc_patches
+from stream.config import ServeConfig
+from stream.engine import ModelEngine
+from stream.errors import EngineError, NotFoundError, StreamError, UnavailableError
+from stream.gallery import Gallery
+from stream.metrics import Metrics
+from stream.protocol import LatencyBudget, SessionConfig
+from stream.security import Guard, new_session_id
+from stream.session import Session
+from stream.warm_up import latency_budget, warm_up
+
+logger = logging.getLogger(__name__)
+
+WEB_DIRECTORY = Path(__file__).resolve().parent.parent / "client" / "web"
+BUNDLED_MODEL = "portrait_256"
+
+
+class Server:
+    """Everything that lives as long as the application. Event loop only.
+
+    status: warming_up, ready, restarting (the model is coming back), stopping, failed.
+    """
+
+    def __init__(
+        self, config: ServeConfig, *, gallery: Gallery | None = None, on_ready: Callable[[Server], None] | None = None
+    ) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.guard = Guard(config)
+        self.sessions: dict[str, Session] = {}
+        self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
+        self._gallery = gallery
+        self._on_ready = on_ready
+        self._engine: ModelEngine | None = None
+        self._step_times_ms: list[float] = []
+        self._warm = False
+        self._stopping = False
+        self._failure: str | None = None
+        self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def status(self) -> str:
+        if self._stopping:
+            return "stopping"
+        if self._failure is not None or (self._engine is not None and self._engine.failed):
+            return "failed"
+        if not self._warm:
+            return "warming_up"
+        return "ready" if self._engine is not None and self._engine.live else "restarting"
+
+    @property
+    def message(self) -> str:
+        """The status as a sentence."""
+        return {
+            "ready": "The server is ready.",
+            "warming_up": "The server is still loading its model; try again in a few seconds.",
+            "restarting": "The model stopped and is starting again; try again in a few seconds.",
+            "stopping": "The server is shutting down.",
+            "failed": self._failure or "The model cannot be started any more; see the server's log.",
+        }[self.status]
+
+    @property
+    def engine(self) -> ModelEngine:
+        if self._engine is None:
+            raise UnavailableError(self.message, code=self.status)
+        return self._engine
+
+    @property
+    def gallery(self) -> Gallery:
+        if self._gallery is None:
+            raise UnavailableError(self.message, code=self.status)
+        return self._gallery
+
+    def check_ready(self) -> None:
+        if self.status != "ready":
+            raise UnavailableError(self.message, code=self.status)
+
+    def budget(self, options: SessionConfig | None = None) -> LatencyBudget:
+        media = self.config.media
+        options = options or SessionConfig()
+        return latency_budget(
+            media,
+            self._step_times_ms,
+            hop_frames=options.hop_frames or media.hop_frames,
+            right_frames=media.right_frames if options.right_frames is None else options.right_frames,
+        )
+
+    # --- start and stop ---
+
+    async def start(self) -> None:
+        """Begin to load; returns at once, `status` tells the rest."""
+        aiortc_patches.install(loopback=self.config.ice.loopback)
+        self._starting = asyncio.create_task(self._start(), name="server-start")
+
+    async def _start(self) -> None:
+        try:
+            if self._gallery is None:
+                self._gallery = await self._load_gallery()
+            engine = ModelEngine(self.config.model)
+            self._engine = engine
+            await engine.start()
+            entry = self._gallery.get(None)
+            self._step_times_ms = await warm_up(
+                engine, entry.portrait, self.config.media, windows=self.config.model.warm_up_windows
+            )
+        except (EngineError, StreamError) as error:
+            self._failure = f"The server could not start: {error}"
+            logger.critical("%s", self._failure)
+            return
+        gc.collect()
+        gc.freeze()
+        self._warm = True
+        self.metrics.ready.set_function(lambda: float(self.status == "ready"))
+        if self._on_ready is not None:
+            self._on_ready(self)
+
+    async def _load_gallery(self) -> Gallery:
+        portraits, limits = self.config.portraits, self.config.limits
+        folders = [resolve_folder(self.config.model.name) / "portraits"]
+        return await Gallery.load(
+            folders,
+            default=portraits.default,
+            uploads_directory=Path(portraits.uploads_directory) if portraits.uploads_directory else None,
+            max_uploads=limits.uploaded_portraits,
+            max_bytes=limits.portrait_bytes,
+            max_pixels=limits.portrait_pixels,
+        )
+
+    async def aclose(self) -> None:
+        """End every session, then the model process. Idempotent."""
+        self._stopping = True
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        for socket in list(self.sockets):
+            socket.cancel()
+        await asyncio.gather(
+            *(session.aclose() for session in list(self.sessions.values())), *self.sockets, return_exceptions=True
+        )
+        if self._engine is not None:
+            await self._engine.aclose()
+
+    # --- sessions ---
+
+    async def open_session(self, offer: str, options: SessionConfig, *, address: str) -> tuple[Session, str]:
+        """A new WebRTC session and the answer to its offer; raises StreamError."""
+        self.check_ready()
+        offer = self.guard.check_offer(offer)
+        entry = self.gallery.get(options.portrait)
+        self.guard.enter(address)
+        try:
+            session = Session(
+                new_session_id(),
+                config=self.config,
+                engine=self.engine,
+                entry=entry,
+                options=options,
+                budget=self.budget(options),
+                guard=self.guard,
+                metrics=self.metrics,
+                on_closed=lambda closed: self._closed(closed, address),
+            )
+        except BaseException:
+            self.guard.leave(address)
+            raise
+        self.sessions[session.id] = session
+        self.metrics.sessions.inc()
+        try:
+            answer = await session.answer(offer)
+        except BaseException:
+            await session.aclose()
+            raise
+        self.metrics.opened.labels(transport="webrtc").inc()
+        return session, answer
+
+    def session(self, session_id: str) -> Session:
+        session = self.sessions.get(session_id)
+        if session is None:
+            raise NotFoundError("There is no such session; it may have ended.", code="session_not_found")
+        return session
+
+    def _closed(self, session: Session, address: str) -> None:
+        if self.sessions.pop(session.id, None) is not None:
+            self.guard.leave(address)
+            self.metrics.sessions.dec()
+
+
+def resolve_folder(model: str) -> Path:
+    """The folder of the model; a model YAML (tests) has no gallery of its own and borrows the bundled one."""
+    try:
+        return resolve(BUNDLED_MODEL if model.endswith((".yaml", ".yml")) else model)
+    except CheckpointError as error:
+        raise EngineError(str(error)) from error
+
+
+def create_app(
+    config: ServeConfig, *, gallery: Gallery | None = None, on_ready: Callable[[Server], None] | None = None
+) -> FastAPI:
+    """The ASGI application; `app.state.server` is the `Server` behind it."""
+    from stream.routes import router
+    from stream.websocket import router as websocket_router
+
+    server = Server(config, gallery=gallery, on_ready=on_ready)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.aclose()
+
+    app = FastAPI(title="Talkalong", docs_url="/docs", redoc_url=None, lifespan=lifespan)
+    app.state.server = server
+    if config.network.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(config.network.cors_origins),
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-Match"],
+            expose_headers=["Location", "Link", "Retry-After"],
+        )
+    app.include_router(router)
+    app.include_router(websocket_router)
+    app.mount("/metrics", make_asgi_app(server.metrics.registry))
+    app.add_exception_handler(StreamError, _stream_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    if WEB_DIRECTORY.is_dir():
+        app.mount("/", StaticFiles(directory=WEB_DIRECTORY, html=True), name="page")
+    return app
+
+
+def error_body(code: str, message: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message}}
+
+
+async def _stream_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StreamError)
+    request.app.state.server.metrics.refused.labels(code=error.code).inc()
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(error.code, error.message), status_code=error.status, headers=headers)
+
+
+async def _validation_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    text = f"The request is not complete or not well-formed: {where}: {first['msg']}."
+    return JSONResponse(error_body("bad_request", text), status_code=400)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = {
+        404: "There is nothing at this address; the API is described at /docs.",
+        405: "This address does not know that method; the API is described at /docs.",
+    }.get(error.status_code, f"{error.detail}.")
+    return JSONResponse(error_body(f"http_{error.status_code}", text), error.status_code, headers=error.headers)

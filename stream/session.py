@@ -1,0 +1,465 @@
+"""One peer: ingest -> engine -> playout -> two tracks, in one task group that ends all together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+import numpy.typing as npt
+from aiortc import (
+    MediaStreamTrack,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCRtpSender,
+    RTCRtpTransceiver,
+    RTCSessionDescription,
+)
+from aiortc.exceptions import InvalidAccessError, InvalidStateError
+from aiortc.mediastreams import MediaStreamError
+from aiortc.sdp import candidate_from_sdp
+
+from stream import aiortc_patches
+from stream.clock import SLOT_SAMPLES, PresentationClock
+from stream.config import ServeConfig
+from stream.engine import EngineChunk, ModelEngine
+from stream.errors import BadRequestError
+from stream.figures import Figures, Moment
+from stream.gallery import Entry
+from stream.ingest import Ingest
+from stream.metrics import Metrics
+from stream.playout import AudioPlayout, VideoPlayout
+from stream.protocol import (
+    SAMPLE_RATE,
+    LatencyBudget,
+    Ping,
+    ProtocolError,
+    SessionConfig,
+    SessionStats,
+    SetControls,
+    controls_message,
+    notice_message,
+    parse_client_message,
+    stats_message,
+)
+from stream.security import Guard
+from stream.tracks import AudioOut, VideoOut
+from stream.windows import AudioWindower
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.02
+SILENT_START_S = 1.0
+STATS_S = 1.0
+
+
+class _Over(Exception):
+    """The session has ended as it should; takes the task group down."""
+
+
+class Session:
+    """A duplex WebRTC session. `answer` starts it, `aclose` ends it (idempotent); `on_closed` is told once."""
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        config: ServeConfig,
+        engine: ModelEngine,
+        entry: Entry,
+        options: SessionConfig,
+        budget: LatencyBudget,
+        guard: Guard,
+        metrics: Metrics,
+        on_closed: Callable[[Session], None],
+    ) -> None:
+        self.id = session_id
+        self.state = "connecting"
+        self._config = config
+        self._engine = engine
+        self._entry = entry
+        self._budget = budget
+        self._guard = guard
+        self._metrics = metrics
+        self._on_closed = on_closed
+        self._controls = options.controls
+        self._figures = Figures()
+        self._skipped_frames = 0
+        self._codec = ""
+        self._link: dict[str, float] = {"packets_received": 0, "packets_lost": 0, "rtt_ms": 0.0}
+        self._candidates = 0
+        self._messages = 0  # of the current second
+
+        media = config.media
+        spec = engine.window_spec(
+            hop_frames=options.hop_frames or media.hop_frames,
+            right_frames=media.right_frames if options.right_frames is None else options.right_frames,
+        )
+        self._windower = AudioWindower(spec)
+        self._audio = AudioPlayout()
+        self._video = VideoPlayout()
+        self._clock = PresentationClock(playout_delay_ms=budget.playout_delay_ms)
+        self._ingest = Ingest(
+            clock=self._clock,
+            playout=self._audio,
+            on_model_pcm=self._on_model_pcm,
+            conceal_after_ms=media.conceal_after_ms,
+            margin_ms=media.margin_ms,
+        )
+        self._line = engine.open(
+            entry.portrait, spec=spec, seed=options.seed, controls=options.controls, listener=self
+        )
+        self._audio_out = AudioOut(clock=self._clock, playout=self._audio, on_error=self._fail)
+        self._video_out = VideoOut(
+            clock=self._clock, playout=self._video, picture=entry.portrait.canvas, on_error=self._fail
+        )
+        servers = [
+            RTCIceServer(urls=server.urls, username=server.username, credential=server.credential)
+            for server in config.ice.servers
+        ]
+        self._pc = aiortc_patches.peer_connection(servers)
+        self._channel: RTCDataChannel | None = None
+        self._remote: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()
+        self._connected = asyncio.Event()
+        self._over = asyncio.Event()
+        self._failure: str | None = None
+        self._started_at = self._clock.now()
+        self._task: asyncio.Task[None] | None = None
+
+    # --- signalling ---
+
+    async def answer(self, offer: str) -> str:
+        """The answer to this offer, with all of our candidates; the session runs from here on."""
+        audio, video = self._transceivers()
+        self._pc.on("track", self._on_track)
+        self._pc.on("datachannel", self._on_channel)
+        self._pc.on("connectionstatechange", self._on_connection_state)
+        try:
+            await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+            description = await self._pc.createAnswer()
+            await self._pc.setLocalDescription(description)
+        except (ValueError, KeyError, IndexError, AttributeError, InvalidAccessError, InvalidStateError) as error:
+            raise BadRequestError(
+                f"The offer cannot be used ({error or type(error).__name__}); it needs audio to and from the server "
+                "(Opus) and video from it (H.264 or VP8), on one connection.",
+                code="bad_sdp",
+            ) from error
+        if audio.mid is None or video.mid is None:
+            raise BadRequestError(
+                "The offer needs one audio section (sendrecv, Opus) and one video section (recvonly, H.264 or VP8).",
+                code="bad_sdp",
+            )
+        answer: str = self._pc.localDescription.sdp
+        self._codec = _video_codec(answer)
+        self._tune(audio, video)
+        self._task = asyncio.create_task(self._run(), name=f"session-{self.id[:8]}")
+        return answer
+
+    def _transceivers(self) -> tuple[RTCRtpTransceiver, RTCRtpTransceiver]:
+        """Ours come first with their preferences: aiortc ignores a choice made after the offer is in."""
+        audio = self._pc.addTransceiver(self._audio_out, direction="sendrecv")
+        video = self._pc.addTransceiver(self._video_out, direction="sendonly")
+        known = RTCRtpSender.getCapabilities("audio").codecs
+        audio.setCodecPreferences([codec for codec in known if codec.mimeType.lower() == "audio/opus"])
+        known = RTCRtpSender.getCapabilities("video").codecs
+        wanted = [
+            codec
+            for name in self._config.media.video_codecs
+            for codec in known
+            if codec.mimeType.lower() == name.lower()
+        ]
+        video.setCodecPreferences([*wanted, *(codec for codec in known if codec.mimeType.lower() == "video/rtx")])
+        return audio, video
+
+    def _tune(self, audio: RTCRtpTransceiver, video: RTCRtpTransceiver) -> None:
+        aiortc_patches.use_low_delay_buffer(audio.receiver)
+        aiortc_patches.use_encoder(audio.sender, aiortc_patches.TunedOpusEncoder())
+        if self._codec == "H264":
+            media = self._config.media
+            encoder = aiortc_patches.TunedH264Encoder(
+                bit_rate=1000 * media.video_bitrate_kbps, max_bit_rate=1000 * media.max_video_bitrate_kbps
+            )
+            aiortc_patches.use_encoder(video.sender, encoder)
+
+    async def add_candidates(self, fragment: str) -> None:
+        """Trickled candidates (RFC 8840 fragment): `a=mid:` and `a=candidate:` lines."""
+        mid = "0"
+        for line in fragment.splitlines():
+            if line.startswith("a=mid:"):
+                mid = line.removeprefix("a=mid:").strip()
+            elif line.startswith("a=candidate:"):
+                self._candidates += 1
+                if self._candidates > self._config.limits.candidates:
+                    raise BadRequestError(
+                        f"More than {self._config.limits.candidates} candidates are not accepted.",
+                        code="too_many_candidates",
+                    )
+                if not self._guard.accepts_candidate(line):
+                    continue
+                try:
+                    candidate = candidate_from_sdp(line.removeprefix("a=candidate:"))
+                except (AssertionError, ValueError, IndexError) as error:
+                    raise BadRequestError(f"This candidate cannot be read: {line!r}.", code="bad_candidate") from error
+                candidate.sdpMid = mid
+                await self._pc.addIceCandidate(candidate)
+            elif line.startswith("a=end-of-candidates"):
+                await self._pc.addIceCandidate(None)
+
+    # --- life ---
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._receive())
+                group.create_task(self._tick())
+                group.create_task(self._push_stats())
+                group.create_task(self._limit())
+                group.create_task(self._end())
+        except* _Over:
+            logger.debug("session %s is over", self.id)
+        except* Exception as errors:
+            for error in errors.exceptions:
+                logger.error("session %s failed", self.id, exc_info=error)
+            self._failure = self._failure or "The session failed on the server; please start it again."
+        finally:
+            await asyncio.shield(self._clean_up())
+
+    async def aclose(self) -> None:
+        """End everything and wait until it has ended. Idempotent."""
+        self._over.set()
+        if self._task is None:
+            await self._clean_up()
+        elif self._task is not asyncio.current_task():
+            await asyncio.wait([self._task])
+
+    async def _clean_up(self) -> None:
+        if self.state == "closed":
+            return
+        self.state = "closed"
+        if self._failure:
+            self._send(notice_message("session_failed", self._failure, level="error"))
+        self._report_metrics()
+        self._line.close()
+        self._audio_out.stop()
+        self._video_out.stop()
+        await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
+        if not self._remote.done():
+            self._remote.cancel()
+        self._on_closed(self)
+
+    async def _end(self) -> None:
+        await self._over.wait()
+        raise _Over
+
+    async def _limit(self) -> None:
+        limits = self._config.limits
+        try:
+            async with asyncio.timeout(limits.connect_timeout_s):
+                await self._connected.wait()
+        except TimeoutError:
+            logger.warning("session %s: the peer did not connect within %.0f s", self.id, limits.connect_timeout_s)
+            raise _Over from None
+        await asyncio.sleep(60 * limits.session_minutes)
+        text = f"Sessions end after {limits.session_minutes:.0f} minutes here; start a new one to go on."
+        self._send(notice_message("time_limit", text, level="warning"))
+        raise _Over
+
+    def _fail(self, error: Exception) -> None:
+        """An exception where aiortc would swallow it: the session ends loudly."""
+        if not isinstance(error, MediaStreamError) and not self._over.is_set():
+            logger.error("session %s: a track failed", self.id, exc_info=error)
+            self._failure = "The server's media failed; please start the session again."
+            self._over.set()
+
+    # --- audio in ---
+
+    async def _receive(self) -> None:
+        track = await self._remote
+        while True:
+            try:
+                frame = await track.recv()
+            except MediaStreamError:
+                logger.info("session %s: the speaker's track has ended", self.id)
+                return
+            channels = len(frame.layout.channels)
+            samples = frame.to_ndarray().reshape(-1, channels)
+            pcm = samples[:, 0] if channels == 1 else samples.mean(axis=1).astype(np.int16)
+            self._ingest.push(frame.pts, pcm, self._clock.now())
+
+    async def _tick(self) -> None:
+        await self._connected.wait()
+        last = self._clock.now()
+        silent_at = last + SILENT_START_S
+        while True:
+            # After a stall of our own the packets are here but not read yet: do not take them for lost.
+            now = last = min(self._clock.now(), last + 2 * TICK_S)
+            if not self._clock.anchored and now >= silent_at:
+                self._ingest.start_silent(now)
+            self._ingest.tick(now)
+            await asyncio.sleep(TICK_S)
+
+    def _on_model_pcm(self, pcm: npt.NDArray[np.float32]) -> None:
+        for window in self._windower.push(pcm):
+            first = self._windower.spec.frames(window.index).start
+            deadline = self._clock.heard(first * SLOT_SAMPLES) + self._budget.playout_delay_ms / 1000
+            self._line.submit(window, deadline)
+
+    # --- what the engine says ---
+
+    def on_chunk(self, chunk: EngineChunk) -> None:
+        self._video.push(chunk.first_frame, chunk.frames)
+        self._figures.step(chunk.step_ms, chunk.timings_ms, chunk.steps)
+        self._metrics.step_ms.observe(chunk.step_ms)
+
+    def on_skip(self, index: int) -> None:
+        self._skipped_frames += len(self._windower.spec.frames(index))
+
+    def on_engine(self, live: bool) -> None:
+        if live and self.state == "restarting":
+            self.state = "live"
+            self._send(notice_message("engine_back", "The model is back; the portrait talks again."))
+        elif not live and self.state != "closed":
+            self.state = "restarting"
+            text = "The model stopped and is starting again; the portrait rests for a few seconds."
+            self._send(notice_message("engine_restarting", text, level="warning"))
+
+    def on_failure(self, message: str) -> None:
+        self._failure = message
+        self._over.set()
+
+    # --- what the peer does ---
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "audio" and not self._remote.done():
+            self._remote.set_result(track)
+
+    def _on_connection_state(self) -> None:
+        state = self._pc.connectionState
+        if state == "connected":
+            if self.state == "connecting":
+                self.state = "live" if self._engine.live else "restarting"
+            self._connected.set()
+        elif state in ("failed", "closed"):
+            self._over.set()
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        self._channel = channel
+        channel.on("message", self._on_message)
+
+    def _on_message(self, text: str | bytes) -> None:
+        self._messages += 1
+        if self._messages > self._config.limits.messages_per_second:
+            return
+        try:
+            message = parse_client_message(text)
+        except ProtocolError as error:
+            self._send(notice_message("bad_message", str(error), level="warning"))
+            return
+        if isinstance(message, SetControls):
+            self._controls = message.values
+            self._line.set_controls(message.values)
+            self._send(controls_message(message.values))
+        elif isinstance(message, Ping):
+            self._send(json.dumps({"type": "pong", "id": message.id}))
+
+    def _send(self, text: str) -> None:
+        if self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(text)
+
+    # --- figures ---
+
+    async def _push_stats(self) -> None:
+        await self._connected.wait()
+        while True:
+            await self._read_link()
+            self._figures.moment(
+                Moment(
+                    at=self._clock.now(),
+                    frames_sent=self._video_out.sent_frames,
+                    due_frames=self._video_out.due_frames,
+                    missed_frames=self._video_out.missed_frames,
+                    packets_received=int(self._link["packets_received"]),
+                    packets_lost=int(self._link["packets_lost"]),
+                )
+            )
+            self._messages = 0
+            self._send(stats_message(self.stats()))
+            self._report_metrics()
+            await asyncio.sleep(STATS_S)
+
+    async def _read_link(self) -> None:
+        """Loss and round-trip time from the connection's own reports."""
+        for receiver in self._pc.getReceivers():
+            for report in (await receiver.getStats()).values():
+                if report.type == "inbound-rtp" and report.kind == "audio":
+                    self._link["packets_received"] = report.packetsReceived
+                    self._link["packets_lost"] = report.packetsLost
+        for sender in self._pc.getSenders():
+            for report in (await sender.getStats()).values():
+                if report.type == "remote-inbound-rtp" and report.roundTripTime is not None:
+                    self._link["rtt_ms"] = 1000 * report.roundTripTime
+
+    def stats(self) -> SessionStats:
+        video, budget = self._video_out, self._budget
+        return SessionStats(
+            session_id=self.id,
+            state=self.state,
+            portrait=self._entry.id,
+            codec=self._codec,
+            uptime_s=round(self._clock.now() - self._started_at, 1),
+            media_time_s=round(self._ingest.end / SAMPLE_RATE, 2),
+            fps_sent=round(self._figures.fps_sent(), 1),
+            frames_sent=video.sent_frames,
+            frames_missed=video.missed_frames,
+            frames_late=self._video.late_frames,
+            frames_skipped=self._skipped_frames,
+            miss_ratio=round(self._figures.miss_ratio(), 4),
+            reanchors=self._clock.reanchors,
+            audio_buffer_ms=round(self._audio.buffered_ms, 1),
+            video_buffer_ms=round(self._video.buffered_ms, 1),
+            windows_queued=self._line.queued,
+            audio_underrun_ms=round(self._audio.underrun_samples * 1000 / SAMPLE_RATE, 1),
+            audio_concealed_ms=round(self._ingest.concealed_samples * 1000 / SAMPLE_RATE, 1),
+            packets_lost=int(self._link["packets_lost"]),
+            loss_ratio=round(self._figures.loss_ratio(), 4),
+            uplink_jitter_ms=round(self._ingest.jitter_ms, 1),
+            rtt_ms=round(self._link["rtt_ms"], 1),
+            step_ms=self._figures.step_ms(),
+            stages_ms=self._figures.stages_ms(),
+            denoising_steps=self._figures.denoising_steps,
+            engine_restarts=self._engine.restarts,
+            mouth_to_photon_ms=round(budget.mouth_to_photon_ms + self._link["rtt_ms"], 1),
+            budget=budget.to_dict(),
+            controls=asdict(self._controls),
+        )
+
+    def _report_metrics(self) -> None:
+        totals: dict[str, float] = {
+            "frames": self._video_out.sent_frames,
+            "missed": self._video_out.missed_frames,
+            "late": self._video.late_frames,
+            "skipped": self._skipped_frames,
+            "concealed_ms": self._ingest.concealed_samples * 1000 / SAMPLE_RATE,
+            "reanchors": self._clock.reanchors,
+        }
+        for name, grown in self._figures.fresh(totals).items():
+            getattr(self._metrics, name).inc(grown)
+
+
+def _video_codec(sdp: str) -> str:
+    """The codec that an answer chose for video: the first payload of its m=video line."""
+    chosen: str | None = None
+    names: dict[str, str] = {}
+    inside = False
+    for line in sdp.splitlines():
+        if line.startswith("m="):
+            inside = line.startswith("m=video")
+            chosen = line.split()[3] if inside else chosen
+        elif inside and line.startswith("a=rtpmap:"):
+            payload, _, name = line.removeprefix("a=rtpmap:").partition(" ")
+            names[payload] = name.partition("/")[0]
+    return names.get(chosen or "", "")
+
