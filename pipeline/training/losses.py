@@ -19,6 +19,7 @@ class MotionLoss:
 
     weight_D: how much a normalised latent counts (mean 1); directions that move much of the face count more.
     aperture_D, eye_gap_D: lip and lid gap of normalised latents, in units of their own spread.
+    closed_at: lips count as closed below this gap, 15 % of the usual opening.
     """
 
     weight_D: torch.Tensor
@@ -40,11 +41,13 @@ class MotionLoss:
             direction = torch.from_numpy(row).to(scale.device) * scale
             rows.append(direction / (normalised @ direction).std())
         weight = scale / scale.mean()
+        gaps = (normalised @ rows[0])[:100_000]
+        low, high = (float(torch.quantile(gaps, share)) for share in (0.05, 0.95))
         return MotionLoss(
             weight_D=weight,
             aperture_D=rows[0],
             eye_gap_D=rows[1],
-            closed_at=float(torch.quantile((normalised @ rows[0])[:100_000], 0.1)),
+            closed_at=low + 0.15 * (high - low),
             aperture_weight=aperture_weight,
             eye_weight=eye_weight,
         )
