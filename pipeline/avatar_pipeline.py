@@ -10,6 +10,7 @@ The pipeline itself holds weights only. A session lives in its `StreamState`.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,7 +45,7 @@ COMPONENTS: dict[str, type[Any]] = {
 
 
 class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """The talking portrait: `init_state`, `step`, and `__call__` as a loop of `step`. Thread-safe: holds no session."""
+    """The talking portrait: `init_state`, `step`, and `__call__` as a loop of `step`. Holds no session."""
 
     audio_encoder: AudioEncoder
     denoiser: Denoiser
@@ -98,7 +99,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         checkpoint.write_sums(Path(save_directory))
 
     def window_spec(self, hop_frames: int = 2, right_frames: int = 2) -> WindowSpec:
-        """The windows this model reads; the left context is what its audio encoder and denoiser look back to."""
+        """The windows this model reads; the left context is what audio encoder and denoiser look back to."""
         if not 0 <= right_frames <= self.denoiser.max_right_frames:
             raise ValueError(
                 f"right_frames is {right_frames}, but this model reads 0 to "
@@ -114,7 +115,9 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         """A session's first state. The only place where the portrait is encoded (some 10 ms)."""
         expected = self.window_spec(window.hop_frames, window.right_frames)
         if window != expected:
-            raise ValueError(f"This model needs windows like {expected}, not {window}; use pipe.window_spec().")
+            raise ValueError(
+                f"This model needs windows like {expected}, not {window}; use pipe.window_spec()."
+            )
         crop = torch.from_numpy(np.ascontiguousarray(portrait.crop)).to(self.device)
         crop_B3HW = crop.permute(2, 0, 1)[None].float() / 255.0
         z_ref_1D = self.motion_encoder(crop_B3HW).float()
@@ -141,7 +144,9 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
                 "pass windows in order, or state.skip() for one that is left out."
             )
         if window.pcm.shape != (spec.window_samples,):
-            raise ValueError(f"The window must hold {spec.window_samples} samples, not {list(window.pcm.shape)}.")
+            raise ValueError(
+                f"The window must hold {spec.window_samples} samples, not {list(window.pcm.shape)}."
+            )
         started = time.perf_counter()
         pcm_1N = torch.from_numpy(np.ascontiguousarray(window.pcm))[None].to(self.device)
         features_1TF = self.audio_encoder(pcm_1N)[:, spec.left_frames - LEFT_SLOTS :]
@@ -171,7 +176,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         )
         composited = time.perf_counter()
         marks = (started, heard, denoised, decoded_at, composited)
-        spans = (1000.0 * (after - before) for before, after in zip(marks[:-1], marks[1:], strict=True))
+        spans = (1000.0 * (after - before) for before, after in itertools.pairwise(marks))
         chunk = FrameChunk(
             first_frame=frames.start,
             frames=pictures,

@@ -53,7 +53,7 @@ def write_sums(folder: Path) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Raise CheckpointError unless every file that SHA256SUMS lists, and every weight file, is as recorded."""
+    """Raise CheckpointError unless all files that SHA256SUMS lists, and all weights, are as recorded."""
     sums = folder / SUMS_NAME
     if not sums.is_file():
         raise CheckpointError(f"{folder} has no {SUMS_NAME}; save the model again with save_pretrained.")
@@ -64,7 +64,7 @@ def verify(folder: Path) -> None:
     for name, digest in recorded.items():
         path = folder / name
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing although {SUMS_NAME} lists it; fetch the model again.")
+            raise CheckpointError(f"{path} is missing, but {SUMS_NAME} lists it; fetch the model again.")
         if _sha256(path) != digest:
             raise CheckpointError(
                 f"{path} does not match its recorded SHA-256, so it is damaged or was changed; fetch it again."

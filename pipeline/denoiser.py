@@ -26,7 +26,7 @@ CLEAN = 0.0  # the noise level at which context frames are read
 
 @dataclass(frozen=True, eq=False)
 class KVRing:
-    """Keys (unrotated) and values of the last clean frames, oldest first: [L, B, H, N, E] with N <= capacity."""
+    """Unrotated keys and values of the last clean frames, oldest first: [L, B, H, N, E], N <= capacity."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -189,7 +189,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         """
         if not 0 <= right_frames <= self.max_right_frames:
             raise ValueError(
-                f"right_frames is {right_frames}, but this model reads 0 to {self.max_right_frames} frames ahead."
+                f"right_frames is {right_frames}, but this model reads 0 to "
+                f"{self.max_right_frames} frames ahead."
             )
         frames = features_BTF.shape[1] - LEFT_SLOTS - right_frames
         features_BTF = functional.layer_norm(features_BTF, features_BTF.shape[-1:])
@@ -240,7 +241,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         context: KVRing,
         hop_frames: int,
     ) -> torch.Tensor:
-        """x0 [B, T, D] for all chunks at once, each seeing the part of `encode_sequence` that its ring would hold."""
+        """x0 [B, T, D] for all chunks at once, each seeing what of `encode_sequence` its ring would hold."""
         frames = x_BTD.shape[1]
         table = self._rotation(frames, x_BTD)
         past = context_mask(frames, hop_frames, self.context_frames)

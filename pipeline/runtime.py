@@ -25,7 +25,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """device: `auto`, `cpu` or `cuda`. threads: of torch on the CPU, 0 leaves them. compile: torch.compile, on a GPU."""
+    """device: `auto`, `cpu` or `cuda`. threads: of torch, 0 leaves them. compile: torch.compile, on a GPU."""
 
     device: str = "auto"
     dtype: str = "float32"

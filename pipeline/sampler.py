@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable
 from typing import cast
 
@@ -35,10 +36,10 @@ def denoise(
     noise_BTD: torch.Tensor,
     num_inference_steps: int | None = None,
 ) -> torch.Tensor:
-    """The denoising loop: normalised latents x0 [B, T, D] from noise; `predict(x, sigma)` names the network."""
+    """The denoising loop: noise to normalised x0 [B, T, D]; `predict(x, sigma)` is the network."""
     sigmas = scheduler.sigmas(num_inference_steps)
     x = noise_BTD
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, sigma_next in itertools.pairwise(sigmas):
         x = scheduler.step(predict(x, x.new_full((1, 1), sigma)), sigma, sigma_next, x)
     return x
 

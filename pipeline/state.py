@@ -63,7 +63,7 @@ class StreamState:
         return replace(self, controls=controls)
 
     def skip(self) -> StreamState:
-        """The state after leaving out the next chunk (overload): time goes on, motion resumes where it was."""
+        """The state after leaving out the next chunk (overload): time goes on, motion resumes later."""
         return replace(self, chunk_index=self.chunk_index + 1)
 
 

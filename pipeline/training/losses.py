@@ -31,7 +31,12 @@ class MotionLoss:
 
     @staticmethod
     def of(
-        basis: Basis, denoiser: Denoiser, latents_ND: torch.Tensor, *, aperture_weight: float, eye_weight: float
+        basis: Basis,
+        denoiser: Denoiser,
+        latents_ND: torch.Tensor,
+        *,
+        aperture_weight: float,
+        eye_weight: float,
     ) -> MotionLoss:
         """From the corpus' latents (in z units) and a denoiser whose normalisation is set."""
         scale = denoiser.latent_scale

@@ -10,6 +10,7 @@ Shape legend: B excerpts, T frames, D motion latent, F audio feature.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class Basis:
 
 @dataclass(frozen=True)
 class Excerpts:
-    """A batch. features reach from frame -2 to frame T + 1; style holds expressiveness and head motion (0..2)."""
+    """A batch. Features reach from frame -2 to T + 1; style holds expressiveness and head motion (0..2)."""
 
     features_BTF: torch.Tensor
     z_BTD: torch.Tensor
@@ -72,7 +73,7 @@ class Excerpts:
 
 @torch.inference_mode()
 def encode_clip(encoder: AudioEncoder, pcm: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Features of a clip as a session would hear them, from frame -LEFT_SLOTS to MAX_RIGHT_FRAMES after its end."""
+    """Features as a session would hear them, from frame -LEFT_SLOTS to MAX_RIGHT_FRAMES after the end."""
     before = (encoder.left_context_frames + LEFT_SLOTS) * SAMPLES_PER_FRAME
     padded = np.pad(pcm, (before, MAX_RIGHT_FRAMES * SAMPLES_PER_FRAME))
     device = next(encoder.parameters()).device
@@ -93,10 +94,12 @@ def corpus_features(corpus: str, runs: Path, encoder: AudioEncoder) -> NDArray[n
                 return file["features"]  # type: ignore[no-any-return]
     with np.load(runs / "speech" / f"{corpus}.npz") as file:
         audio, offsets = file["audio"], file["offsets"]
-    spans = zip(offsets[:-1], offsets[1:], strict=True)
+    spans = itertools.pairwise(offsets)
     features = np.concatenate(
         [
-            encode_clip(encoder, audio[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME].astype(np.float32) / 32768)
+            encode_clip(
+                encoder, audio[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME].astype(np.float32) / 32768
+            )
             for a, b in tqdm(list(spans), desc=f"features of {corpus}", mininterval=5)
         ]
     )
@@ -166,7 +169,7 @@ class Sequences:
         mouth = (motion * self._mouth_weights) @ self.basis.encode
         kept = (motion * (1 - self._mouth_weights)) @ self.basis.encode
         extra = LEFT_SLOTS + MAX_RIGHT_FRAMES
-        for index, (a, b) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        for index, (a, b) in enumerate(itertools.pairwise(offsets)):
             good = valid[a:b]
             if b - a < 16 or good.mean() < 0.8:
                 continue

@@ -1,7 +1,7 @@
 """Distils the teacher to few steps, on the student's own rollouts (self-forcing).
 
-The student speaks on from its own past with `denoise_chunk`, as in a session. Then, for every chunk of what it
-made, teacher and student start from the same noise and the same past: the student must land in its few steps
+The student speaks on from its own past with `denoise_chunk`, as in a session. Then, for every chunk of what
+it made, teacher and student start from the same noise and the same past: the student must land in its few steps
 where the teacher lands in many. So it learns in exactly the situations that its own errors lead to.
 
     python -m pipeline.training.student --config configs/train/student.yaml
@@ -67,7 +67,7 @@ def sample_all_chunks(
     profile: Profile,
     steps: int,
 ) -> torch.Tensor:
-    """What `denoise_chunk` makes of each chunk, had the session gone as `past` (z) says: normalised [B, T, D]."""
+    """Normalised [B, T, D]: what `denoise_chunk` makes of each chunk, had the session gone as `past` says."""
     hop, frames = profile.hop_frames, past_BTD.shape[1]
     heard = excerpts.features_BTF[:, : LEFT_SLOTS + frames + profile.right_frames]
     audio = denoiser.embed_audio(heard, profile.right_frames)
@@ -90,7 +90,7 @@ def trajectory_loss(
     measure: MotionLoss,
     settings: StudentSettings,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Same noise, same past: the end of the student's short path against the end of the teacher's long one."""
+    """Same noise, same past: the end of the student's short path against that of the teacher's long one."""
     noise = torch.randn_like(past_BTD)
     with torch.no_grad():
         goal = sample_all_chunks(
@@ -114,7 +114,7 @@ METHODS: dict[str, Loss] = {"trajectory": trajectory_loss}
 
 
 def train(settings: StudentSettings, runs: Path, data: Path) -> None:
-    """Runs for `settings.minutes` in total over all resumed calls; reads runs/teacher/, writes runs/student/."""
+    """Runs for `settings.minutes` in total over all calls; reads runs/teacher/, writes runs/student/."""
     if settings.method not in METHODS:
         raise ValueError(f"There is no method '{settings.method}'; the methods are {', '.join(METHODS)}.")
     torch.manual_seed(settings.seed)
@@ -188,7 +188,9 @@ def train(settings: StudentSettings, runs: Path, data: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, default=Path("configs/train/student.yaml"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))

@@ -1,7 +1,7 @@
 """Trains the denoiser as a many-step flow-matching teacher on recorded motion.
 
-Every frame is there twice: clean, as the context that later chunks see, and noisy, to be restored. A mask gives
-each noisy chunk the clean frames that a session's ring would hold at that moment, so one pass trains all
+Every frame is there twice: clean, as the context that later chunks see, and noisy, to be restored. A mask
+gives each noisy chunk the clean frames that a session's ring would hold at that moment, so one pass trains all
 chunks. Hop and right context vary from batch to batch, so one set of weights serves every latency profile.
 
     python -m pipeline.training.teacher --config configs/train/teacher.yaml
@@ -26,7 +26,7 @@ from pipeline.scheduler import FlowMatchScheduler
 from pipeline.training.curves import Curves
 from pipeline.training.losses import MotionLoss, noise_level_weight
 from pipeline.training.rollout import MotionFigures, rollout
-from pipeline.training.sequences import MAX_RIGHT_FRAMES, Basis, Excerpts, Sequences
+from pipeline.training.sequences import Basis, Excerpts, Sequences
 from pipeline.training.settings import load_settings
 from pipeline.training.trainee import Trainee
 
@@ -86,9 +86,7 @@ class ReferenceShift:
 
     def __call__(self, excerpts: Excerpts) -> Excerpts:
         shift = (torch.randn_like(excerpts.z_ref_BD) * self._spread) @ self._project
-        return replace(
-            excerpts, z_BTD=excerpts.z_BTD + shift[:, None], z_ref_BD=excerpts.z_ref_BD + shift
-        )
+        return replace(excerpts, z_BTD=excerpts.z_BTD + shift[:, None], z_ref_BD=excerpts.z_ref_BD + shift)
 
 
 def teacher_loss(
@@ -154,7 +152,7 @@ def free_running_figures(
 
 
 def open_sequences(settings: Any, runs: Path, data: Path) -> tuple[Sequences, Sequences]:
-    """Training and held-out excerpts of the corpora that exist, with features by the trained audio encoder."""
+    """Training and held-out excerpts of the corpora that exist, heard by the trained audio encoder."""
     encoder = AudioEncoder.from_pretrained(runs / "audio_encoder", low_cpu_mem_usage=False).eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with np.load(data / "ict_facekit.npz") as file:
@@ -212,7 +210,9 @@ def train(settings: TeacherSettings, runs: Path, data: Path) -> None:
 
     def check() -> None:
         many, few = (
-            free_running_figures(trainee.averaged, scheduler, held_out, basis, steps=steps, profile=Profile(2, 2))
+            free_running_figures(
+                trainee.averaged, scheduler, held_out, basis, steps=steps, profile=Profile(2, 2)
+            )
             for steps in (settings.sampling_steps, 2)
         )
         curves.add("held_out", trainee.step, many)
@@ -236,7 +236,9 @@ def train(settings: TeacherSettings, runs: Path, data: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, default=Path("configs/train/teacher.yaml"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))

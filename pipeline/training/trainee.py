@@ -14,7 +14,7 @@ WARM_UP_STEPS = 100
 
 
 class Trainee:
-    """Trains for `budget_s` seconds in total over all resumed calls; the rate falls to nearly nothing by then.
+    """Trains for `budget_s` seconds in total over all resumed calls; the rate falls to almost 0 by then.
 
     `out/state.pt` holds what is needed to resume; `out` itself is a model folder of the averaged weights.
     """

@@ -110,7 +110,7 @@ def test_style_is_used_and_bounded(pipe: AvatarPipeline) -> None:
     state = pipe.init_state(plain_portrait(), window=window)
     lively = state.with_controls(Controls(expressiveness=2.0, head_motion=0.0))
     assert not np.allclose(latents(run(pipe, state, PCM, 1)), latents(run(pipe, lively, PCM, 1)))
-    with pytest.raises(ValueError, match="expressiveness is 3.0; it must lie between 0 and 2"):
+    with pytest.raises(ValueError, match=r"expressiveness is 3\.0; it must lie between 0 and 2"):
         Controls(expressiveness=3.0)
 
 
@@ -132,7 +132,9 @@ def test_misplaced_windows_are_refused_and_a_skip_is_possible(pipe: AvatarPipeli
 def test_saved_and_loaded_it_makes_the_same_frames(pipe: AvatarPipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path)
     loaded = AvatarPipeline.from_pretrained(tmp_path)
-    for one, other in zip(pipe(plain_portrait(), PCM[:2560]), loaded(plain_portrait(), PCM[:2560]), strict=True):
+    for one, other in zip(
+        pipe(plain_portrait(), PCM[:2560]), loaded(plain_portrait(), PCM[:2560]), strict=True
+    ):
         np.testing.assert_array_equal(one.frames, other.frames)
     assert not loaded.denoiser.training
     assert len(checkpoint.model_sha256(tmp_path)) == 64

@@ -48,7 +48,11 @@ def test_runtime_prepares_and_warms_up() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "word"),
-    [({"device": "tpu"}, "choose auto, cpu or cuda"), ({"dtype": "int8"}, "choose one of"), ({"threads": -1}, "0")],
+    [
+        ({"device": "tpu"}, "choose auto, cpu or cuda"),
+        ({"dtype": "int8"}, "choose one of"),
+        ({"threads": -1}, "0"),
+    ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object], word: str) -> None:
     with pytest.raises(ValueError, match=word):

@@ -87,9 +87,7 @@ def test_memory_is_bounded_and_only_the_last_frames_matter(denoiser: Denoiser) -
             ring = remember(denoiser, ring, z, audio_BTC=audio, session_BC=held)
             assert ring.frames <= CONTEXT
         noise = frame_noise(8, range(2), LATENT)[None]
-        return denoise_chunk(
-            denoiser, scheduler, ring, audio_BTC=audio, session_BC=held, noise_BTD=noise
-        )[0]
+        return denoise_chunk(denoiser, scheduler, ring, audio_BTC=audio, session_BC=held, noise_BTD=noise)[0]
 
     after_long, after_short = run(0, 40), run(40 - 3, 40)
     assert torch.equal(after_long, after_short)
@@ -102,9 +100,7 @@ def test_style_and_reference_reach_the_output(denoiser: Denoiser) -> None:
     def run(reference: float, style: list[float]) -> torch.Tensor:
         held = denoiser.embed_session(torch.full((1, LATENT), reference), torch.tensor([style]))
         ring, scheduler = denoiser.new_ring(), FlowMatchScheduler()
-        return denoise_chunk(
-            denoiser, scheduler, ring, audio_BTC=audio, session_BC=held, noise_BTD=noise
-        )[0]
+        return denoise_chunk(denoiser, scheduler, ring, audio_BTC=audio, session_BC=held, noise_BTD=noise)[0]
 
     base = run(0.0, [1.0, 1.0])
     assert torch.equal(base, run(0.0, [1.0, 1.0]))

@@ -1,5 +1,7 @@
 """The schedule ends without noise and follows the straight path exactly when the prediction is exact."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -12,14 +14,14 @@ def test_sigmas_fall_from_one_to_zero(steps: int, shift: float) -> None:
     sigmas = FlowMatchScheduler(shift=shift).sigmas(steps)
     assert len(sigmas) == steps + 1
     assert sigmas[0] == 1.0 and sigmas[-1] == 0.0
-    assert all(a > b for a, b in zip(sigmas[:-1], sigmas[1:], strict=True))
+    assert all(a > b for a, b in itertools.pairwise(sigmas))
 
 
 def test_an_exact_prediction_stays_on_the_path() -> None:
     scheduler = FlowMatchScheduler()
     x0, noise = torch.randn(3, 4), torch.randn(3, 4)
     x, sigmas = noise, scheduler.sigmas(4)
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, sigma_next in itertools.pairwise(sigmas):
         x = scheduler.step(x0, sigma, sigma_next, x)
         torch.testing.assert_close(x, scheduler.add_noise(x0, noise, torch.tensor(sigma_next)))
     torch.testing.assert_close(x, x0)
