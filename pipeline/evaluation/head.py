@@ -39,7 +39,9 @@ def velocity_spectrum(paths: Sequence[Floats]) -> tuple[NDArray[np.float64], NDA
             transform = np.fft.rfft((velocity - velocity.mean(0)) * window[:, None], axis=0)
             powers.append((np.abs(transform) ** 2).sum(1) * 2 / (window**2).sum() / len(window))
     if not powers:
-        raise ValueError(f"A velocity spectrum needs a take of at least {SEGMENT_FRAMES} frames; all are shorter.")
+        raise ValueError(
+            f"A velocity spectrum needs a take of at least {SEGMENT_FRAMES} frames; all are shorter."
+        )
     frequencies = np.asarray(np.fft.rfftfreq(SEGMENT_FRAMES - 1, 1 / FPS), np.float64)
     return frequencies, np.asarray(np.mean(powers, axis=0), np.float64)
 
@@ -63,7 +65,9 @@ def eye_openness(landmarks: Floats) -> NDArray[np.float64]:
     return openness / np.percentile(openness, 75)
 
 
-def blinks(openness: Floats, *, closed: float = 0.6, reopened: float = 0.75, longest_frames: int = 15) -> list[int]:
+def blinks(
+    openness: Floats, *, closed: float = 0.6, reopened: float = 0.75, longest_frames: int = 15
+) -> list[int]:
     """Frames at which lids are most closed: dips below `closed` that come back above `reopened` in time."""
     found, start = [], None
     for frame, value in enumerate(openness):

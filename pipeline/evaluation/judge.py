@@ -31,10 +31,14 @@ class FaceJudge:
         self._dlib: Any = importlib.import_module("dlib")
         spec = importlib.util.find_spec("face_recognition_models")
         if spec is None or spec.origin is None:
-            raise SystemExit("The judge's Python lacks the package face-recognition-models; install it there.")
+            raise SystemExit(
+                "The judge's Python lacks the package face-recognition-models; install it there."
+            )
         models = Path(spec.origin).parent / "models"
         self._shape = self._dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
-        self._embed = self._dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
+        self._embed = self._dlib.face_recognition_model_v1(
+            str(models / "dlib_face_recognition_resnet_model_v1.dat")
+        )
 
     def landmarks(self, frames: Any, still: bool) -> Any:
         """Landmarks [T,478,3]; `still` treats every frame as a picture of its own, otherwise the face is tracked."""
@@ -74,7 +78,9 @@ def main() -> None:
         landmarks = judge.landmarks(frames, bool(request["still"]))
         embeddings = [judge.embedding(frames[i], landmarks[i]) for i in request["embed"]]
         packed = io.BytesIO()
-        np.savez(packed, landmarks=landmarks, embeddings=np.array(embeddings, np.float32).reshape(-1, EMBEDDING))
+        np.savez(
+            packed, landmarks=landmarks, embeddings=np.array(embeddings, np.float32).reshape(-1, EMBEDDING)
+        )
         answers.write(struct.pack("<Q", packed.tell()) + packed.getvalue())
         answers.flush()
 

@@ -51,12 +51,16 @@ def judge_python(given: Path | None = None, folder: Path = Path("build/judge")) 
     named = given or (Path(os.environ[ENVIRONMENT_VARIABLE]) if ENVIRONMENT_VARIABLE in os.environ else None)
     if named is not None:
         if not named.is_file():
-            raise JudgeError(f"There is no Python at {named}; leave --judge-python out and one is made in {folder}.")
+            raise JudgeError(
+                f"There is no Python at {named}; leave --judge-python out and one is made in {folder}."
+            )
         return named
     python = folder / "bin" / "python"
     marker = folder / "ready"
     if not marker.is_file():
-        logger.info("Making the judge's own Python in %s (MediaPipe needs numpy < 2): some 100 MB, once.", folder)
+        logger.info(
+            "Making the judge's own Python in %s (MediaPipe needs numpy < 2): some 100 MB, once.", folder
+        )
         commands = (
             [sys.executable, "-m", "venv", "--clear", str(folder)],
             [str(python), "-m", "pip", "install", "--quiet", *PACKAGES],
@@ -99,9 +103,13 @@ class Judge:
         self, frames: NDArray[np.uint8], *, embed: Sequence[int] = (), still: bool = False
     ) -> Future[Observation]:
         """Judges frames [T,H,W,3] RGB in the background; `embed` names the frames whose identity is wanted."""
-        return self._talker.submit(self._ask, np.ascontiguousarray(frames), tuple(int(i) for i in embed), still)
+        return self._talker.submit(
+            self._ask, np.ascontiguousarray(frames), tuple(int(i) for i in embed), still
+        )
 
-    def observe(self, frames: NDArray[np.uint8], *, embed: Sequence[int] = (), still: bool = False) -> Observation:
+    def observe(
+        self, frames: NDArray[np.uint8], *, embed: Sequence[int] = (), still: bool = False
+    ) -> Observation:
         """Judges frames and waits. Raises JudgeError when the judge has died."""
         return self.submit(frames, embed=embed, still=still).result()
 

@@ -40,7 +40,9 @@ def find_mouth_opening(latents: Floats, apertures: Floats, pose_size: int) -> Mo
     centred = apertures - apertures.mean()
     variance = float(np.mean(centred**2))
     if variance < 1e-12:
-        raise ValueError("The mouth never moves in these takes, so the direction that opens it cannot be found.")
+        raise ValueError(
+            "The mouth never moves in these takes, so the direction that opens it cannot be found."
+        )
     direction = (latents - latents.mean(0)).T @ centred / len(centred) / variance
     direction[len(direction) - pose_size :] = 0.0
     design = np.concatenate([latents, np.ones((len(latents), 1))], axis=1)

@@ -17,6 +17,8 @@ UPPER_LIP, LOWER_LIP = 13, 14
 FOREHEAD, CHIN = 10, 152
 CLOSED_SHARE = 0.15
 """Lips count as closed below this share of the range from closed to wide open."""
+LEAST_RANGE = 0.01
+"""A mouth whose aperture spans less than this hardly moves; its closures mean nothing."""
 
 
 def face_height(landmarks: Floats) -> float:
@@ -59,7 +61,10 @@ def correlation_over_lags(reference: Floats, measured: Floats, max_lag_frames: i
     reference, measured = reference[:frames], measured[:frames]
     values = []
     for lag in range(-max_lag_frames, max_lag_frames + 1):
-        late, early = measured[max(lag, 0) : frames + min(lag, 0)], reference[max(-lag, 0) : frames - max(lag, 0)]
+        late, early = (
+            measured[max(lag, 0) : frames + min(lag, 0)],
+            reference[max(-lag, 0) : frames - max(lag, 0)],
+        )
         values.append(correlation(early, late))
     return np.array(values)
 
@@ -85,7 +90,10 @@ def lip_sync(curves: Sequence[Floats]) -> LipSync:
         bend = left - 2 * top + right
         shift = 0.5 * (left - right) / bend if bend < 0 else 0.0
     return LipSync(
-        lag_frames=float(best - centre + shift), at_zero=float(mean[centre]), peak=float(mean[best]), clips=len(curves)
+        lag_frames=float(best - centre + shift),
+        at_zero=float(mean[centre]),
+        peak=float(mean[best]),
+        clips=len(curves),
     )
 
 
@@ -93,10 +101,11 @@ def closed_threshold(series: Floats, rest: float) -> float:
     """The aperture below which lips count as closed.
 
     The closed end of the range is the portrait's own closed mouth `rest` (or less, if the series goes lower), so a
-    mouth that never closes does not get its own smallest opening counted as closed.
+    mouth that never closes does not get its own smallest opening counted as closed. Minus infinity for a mouth that
+    hardly moves: it makes no closures.
     """
-    closed = min(rest, float(np.percentile(series, 5)))
-    return closed + CLOSED_SHARE * (float(np.percentile(series, 95)) - closed)
+    closed, wide = min(rest, float(np.percentile(series, 5))), float(np.percentile(series, 95))
+    return closed + CLOSED_SHARE * (wide - closed) if wide - closed >= LEAST_RANGE else -np.inf
 
 
 def closures(

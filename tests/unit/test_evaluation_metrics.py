@@ -43,7 +43,9 @@ def test_half_a_frame_is_resolved() -> None:
     time = np.arange(FRAMES)
     reference = np.sin(time / 3) + np.sin(time / 5.3)
     late = np.sin((time - 0.5) / 3) + np.sin((time - 0.5) / 5.3)
-    assert lips.lip_sync([lips.correlation_over_lags(reference, late, 6)]).lag_frames == pytest.approx(0.5, abs=0.1)
+    assert lips.lip_sync([lips.correlation_over_lags(reference, late, 6)]).lag_frames == pytest.approx(
+        0.5, abs=0.1
+    )
 
 
 def test_unrelated_and_still_lips_do_not_correlate() -> None:
@@ -78,13 +80,23 @@ def test_known_closure_recall_is_found() -> None:
     series[90:] = 0.0
     threshold = lips.closed_threshold(series, rest=0.002)
     assert lips.closures(series, intervals, threshold).tolist() == [True, True, True, False]
-    assert lips.closures(series, intervals, threshold, tolerance_frames=0).tolist() == [True, True, False, False]
+    assert lips.closures(series, intervals, threshold, tolerance_frames=0).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_mouth_that_hangs_open_closes_nowhere() -> None:
     series = 0.05 + 0.01 * np.sin(np.arange(200))
     threshold = lips.closed_threshold(series, rest=0.001)
     assert not lips.closures(series, [(start, start + 3) for start in range(0, 190, 10)], threshold).any()
+
+
+def test_a_mouth_that_never_opens_makes_no_closures() -> None:
+    threshold = lips.closed_threshold(np.full(100, 0.001), rest=0.001)
+    assert not lips.closures(np.full(100, 0.001), [(10, 13)], threshold).any()
 
 
 def test_closed_runs_of_a_real_speaker() -> None:
