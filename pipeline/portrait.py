@@ -1,7 +1,7 @@
 """From a picture to a portrait that can talk: finds the face, frames it, crops it (once per portrait).
 
-The crop is the canonical square the models are trained on: with the top of the forehead f and the tip of the chin c
-of the face, its middle is 0.42 f + 0.58 c and its side 1.75 |f - c|, upright, 256x256 pixels.
+The crop is the canonical square the models are trained on: with the top of the forehead f and the tip of the
+chin c of the face, its middle is 0.42 f + 0.58 c and its side 1.75 |f - c|, upright, 256x256 pixels.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.crop_refiner import CropRefiner, Square
 from pipeline.face_detector import Face, FaceDetector
+
+if TYPE_CHECKING:
+    from pipeline.crop_refiner import Square
 
 CROP_PIXELS = 256
 MAX_FILE_BYTES = 8 * 2**20
@@ -37,7 +40,8 @@ _FACE_SCORE = 0.6
 _FEATHER = 0.08
 # Faces are looked for in a picture of at most this many pixels a side.
 _SEARCH_PIXELS = 1024
-# The rough square from the eyes e (their middle), their distance and the mouth m, fitted to the training portraits.
+# The rough square from the eyes e (their middle), their distance and the mouth m, fitted to the training
+# portraits.
 _ROUGH_CENTRE, _ROUGH_EYES_MOUTH, _ROUGH_EYE_DISTANCE = 0.60, 1.74, 2.52
 _FACE_SHARE = 1 / 1.75
 
@@ -70,9 +74,10 @@ class FaceTooSmallError(PortraitError):
 class Portrait:
     """A picture ready to talk.
 
-    `canvas` [H,W,3] u8: the output picture, even sides. `matrix` [2,3] f64: canvas pixel (x, y, 1) to crop pixel,
-    whole numbers being pixel centres. `crop` [256,256,3] u8. `alpha` [H,W] f32: how freely a pixel may move, 1 inside
-    the crop, falling to 0 at its border and at the canvas's. `sha256` of the file, or of the pixels if there was none.
+    `canvas` [H,W,3] u8: the output picture, even sides. `matrix` [2,3] f64: canvas pixel (x, y, 1) to crop
+    pixel, whole numbers being pixel centres. `crop` [256,256,3] u8. `alpha` [H,W] f32: how freely a pixel may
+    move, 1 inside the crop, falling to 0 at its border and at the canvas's. `sha256` of the file, or of the
+    pixels if there was none.
     """
 
     name: str
@@ -118,6 +123,8 @@ def prepare_portrait(
 
 def rough_square(face: Face) -> Square:
     """A square near the canonical one, from the detector's points."""
+    from pipeline.crop_refiner import Square  # here, so that importing this module does not import torch
+
     eyes, mouth = face.points[:2].mean(0), face.points[3]
     centre = eyes + _ROUGH_CENTRE * (mouth - eyes)
     eye_distance = float(np.linalg.norm(face.points[1] - face.points[0]))
@@ -133,7 +140,8 @@ def _read(image: bytes | Path | NDArray[np.uint8] | Image.Image) -> tuple[Image.
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise NotAnImageError(
-                f"The array is {image.dtype} {list(image.shape)}; give RGB pixels as uint8 [height, width, 3]."
+                f"The array is {image.dtype} {list(image.shape)}; "
+                "give RGB pixels as uint8 [height, width, 3]."
             )
         return _upright(Image.fromarray(image)), hashlib.sha256(image.tobytes()).hexdigest()
     if isinstance(image, Path):
@@ -157,7 +165,8 @@ def _decode(data: bytes) -> Image.Image:
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureTooLargeError(
-            f"The picture has far too many pixels; make it smaller than {MAX_PICTURE_PIXELS // 10**6} megapixels."
+            "The picture has far too many pixels; "
+            f"make it smaller than {MAX_PICTURE_PIXELS // 10**6} megapixels."
         ) from error
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, PortraitError):
@@ -168,7 +177,7 @@ def _decode(data: bytes) -> Image.Image:
 
 
 def _upright(opened: Image.Image) -> Image.Image:
-    """Checks the header's size, then decodes; EXIF orientation is applied, transparency goes onto light grey."""
+    """Checks the header's size, then decodes, turns as EXIF says, and puts transparency onto light grey."""
     width, height = opened.size
     if width * height > MAX_PICTURE_PIXELS:
         raise PictureTooLargeError(
@@ -193,6 +202,8 @@ class _FaceFinder:
     """The two networks, loaded at first use and shared; the detector serves one thread at a time."""
 
     def __init__(self) -> None:
+        from pipeline.crop_refiner import CropRefiner
+
         self._lock = threading.Lock()
         self._detector = FaceDetector()
         self.refiner = CropRefiner.bundled()
@@ -241,7 +252,7 @@ def _find_square(picture: NDArray[np.uint8]) -> Square:
 
 
 def _frame(picture: Image.Image, square: Square, max_side: int) -> tuple[float, float, float, float, float]:
-    """The part of the picture on the canvas (left, top, right, bottom) and its scale; the canvas's sides are even."""
+    """The part of the picture on the canvas (left, top, right, bottom) and its scale; sides are even."""
     longest = _MAX_FRAME_SIDES * square.side
     width, height = min(float(picture.width), longest), min(float(picture.height), longest)
     scale = min(1.0, max_side / max(width, height))
@@ -263,7 +274,7 @@ def _crop(picture: Image.Image, square: Square) -> NDArray[np.uint8]:
 
 
 def _alpha(size: tuple[int, int], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
-    """[H,W] for a canvas of `size` (width, height): a smooth step over the feather's width inside crop and canvas."""
+    """[H,W] for a canvas of `size` (width, height): smooth steps inside the borders of crop and canvas."""
     feather = _FEATHER * CROP_PIXELS
     ramps = []
     for pixels, zoom, offset in (

@@ -55,12 +55,12 @@ class Arena:
         size = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in layout.shapes().values())
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)
-        self._map = mmap.mmap(descriptor, size)
+        memory = mmap.mmap(descriptor, size)  # kept alive by the views, and only by them
         self._views: dict[str, npt.NDArray[Any]] = {}
         offset = 0
         for name, (shape, kind) in layout.shapes().items():
             count = int(np.prod(shape))
-            view: npt.NDArray[Any] = np.frombuffer(self._map, kind, count, offset)
+            view: npt.NDArray[Any] = np.frombuffer(memory, kind, count, offset)
             self._views[name] = view.reshape(shape)
             offset += count * np.dtype(kind).itemsize
         self.windows: npt.NDArray[np.float32] = self._views["windows"]

@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
@@ -26,7 +27,8 @@ from pipeline.portrait import Portrait
 from pipeline.windowing import AudioWindow, WindowSpec
 from stream.arena import Arena
 from stream.config import ModelConfig
-from stream.errors import EngineError
+from stream.errors import EngineError, PictureRefusedError
+from stream.preparation import read_portrait
 from stream.protocol import ControlValues
 from stream.schedule import NO_AUDIO
 from stream.wire import Unpacker, pack
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 SLOTS = 8  # windows on their way per session: 640 ms at hop 2
 PENDING_WINDOWS = 8
 READ_BYTES = 1 << 16
+MAX_DESCRIPTORS = 8
+PREPARE_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 2.0
 RESTART_PAUSE_S = 0.2
 
@@ -92,6 +96,7 @@ class EngineSession:
         )
         self._free: deque[int] = deque(range(SLOTS))
         self._pending: deque[tuple[AudioWindow, float]] = deque()
+        self._in_flight: set[int] = set()
         self._next_index = 0
         self._opened = False
         self._room = asyncio.Event()
@@ -101,7 +106,7 @@ class EngineSession:
     @property
     def queued(self) -> int:
         """Windows that wait or are being worked on."""
-        return len(self._pending) + SLOTS - len(self._free)
+        return len(self._pending) + len(self._in_flight)
 
     async def room(self) -> None:
         """Wait until another window can be submitted without one being skipped (for unpaced sources)."""
@@ -120,9 +125,7 @@ class EngineSession:
             return
         self._pending.append((window, deadline))
         if len(self._pending) > PENDING_WINDOWS:
-            index = self._pending.popleft()[0].index
-            self._next_index = index + 1
-            self._send("window", index=index, slot=NO_AUDIO, deadline=0.0)
+            self._hand_over(self._pending.popleft()[0].index, NO_AUDIO, 0.0)
         self._pump()
 
     def set_controls(self, controls: ControlValues) -> None:
@@ -145,15 +148,7 @@ class EngineSession:
     # --- called by the engine ---
 
     def open(self) -> None:
-        """Open, or open again in a new process: everything on its way is lost and counted."""
-        for index in range(self._next_index - (SLOTS - len(self._free)), self._next_index):
-            if self._opened:
-                self._skipped(index)
-        self._free = deque(range(SLOTS))
-        while self._pending:
-            window, _ = self._pending.popleft()
-            self._skipped(window.index)
-            self._next_index = window.index + 1
+        """Open in the process, from the next window on (again, after a restart)."""
         self._opened = True
         self._room.set()
         self._engine.send(
@@ -171,17 +166,30 @@ class EngineSession:
             },
             descriptors=[self._arena.descriptor],
         )
+        self._pump()
+
+    def process_gone(self) -> None:
+        """Everything on its way is lost, and counted."""
+        self._opened = False
+        lost = sorted([*self._in_flight, *(window.index for window, _ in self._pending)])
+        self._in_flight.clear()
+        self._pending.clear()
+        self._free = deque(range(SLOTS))
+        for index in lost:
+            self._next_index = max(self._next_index, index + 1)
+            self._skipped(index)
+        self.listener.on_engine(False)
 
     def handle(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "failed":
             self.listener.on_failure(message["message"])
         elif kind == "skipped":
-            self._release(message["slot"])
+            self._release(message)
             self._skipped(message["index"])
         elif kind == "chunk":
             frames = self._arena.frames[message["slot"]].copy()
-            self._release(message["slot"])
+            self._release(message)
             self.listener.on_chunk(
                 EngineChunk(
                     first_frame=message["first_frame"],
@@ -192,10 +200,16 @@ class EngineSession:
                 )
             )
 
-    def _release(self, slot: int) -> None:
-        if slot != NO_AUDIO:
-            self._free.append(slot)
+    def _release(self, message: dict[str, Any]) -> None:
+        self._in_flight.discard(message["index"])
+        if message["slot"] != NO_AUDIO:
+            self._free.append(message["slot"])
         self._pump()
+
+    def _hand_over(self, index: int, slot: int, deadline: float) -> None:
+        self._next_index = index + 1
+        self._in_flight.add(index)
+        self._send("window", index=index, slot=slot, deadline=deadline)
 
     def _skipped(self, index: int) -> None:
         self.skipped_chunks += 1
@@ -206,8 +220,7 @@ class EngineSession:
             window, deadline = self._pending.popleft()
             slot = self._free.popleft()
             self._arena.windows[slot] = window.pcm
-            self._next_index = window.index + 1
-            self._send("window", index=window.index, slot=slot, deadline=deadline)
+            self._hand_over(window.index, slot, deadline)
         if len(self._pending) < PENDING_WINDOWS // 2:
             self._room.set()
         else:
@@ -227,6 +240,8 @@ class ModelEngine:
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._unpacker = Unpacker()
+        self._descriptors: list[int] = []
+        self._preparing: dict[int, asyncio.Future[Portrait]] = {}
         self._gone = asyncio.Event()
         self._first_ready: asyncio.Future[None] | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -286,6 +301,36 @@ class ModelEngine:
         if self.live:
             session.open()
         return session
+
+    async def prepare(self, picture: bytes, *, name: str) -> Portrait:
+        """A portrait from a JPEG, PNG or WebP file; raises PictureRefusedError or EngineError."""
+        number = next(self._names)
+        future: asyncio.Future[Portrait] = asyncio.get_running_loop().create_future()
+        self._preparing[number] = future
+        try:
+            with tempfile.TemporaryFile() as file:
+                file.write(picture)
+                file.seek(0)
+                self.send({"type": "prepare", "number": number, "name": name}, descriptors=[file.fileno()])
+            async with asyncio.timeout(PREPARE_TIMEOUT_S):
+                return await future
+        except TimeoutError as error:
+            raise EngineError("The picture took too long to prepare; please try again.") from error
+        finally:
+            del self._preparing[number]
+
+    def _prepared(self, message: dict[str, Any]) -> None:
+        portrait = None
+        if "code" not in message:
+            descriptor = self._descriptors.pop(0)
+            portrait = read_portrait(descriptor, name=message["name"], sha256=message["sha256"])
+        future = self._preparing.get(message["number"])
+        if future is None or future.done():
+            return
+        if portrait is not None:
+            future.set_result(portrait)
+        else:
+            future.set_exception(PictureRefusedError(message["message"], code=message["code"]))
 
     def forget(self, name: str) -> None:
         self._sessions.pop(name, None)
@@ -368,7 +413,13 @@ class ModelEngine:
                 await asyncio.shield(_end(self._process))
             if was_live:
                 for session in list(self._sessions.values()):
-                    session.listener.on_engine(False)
+                    session.process_gone()
+            for future in self._preparing.values():
+                if not future.done():
+                    future.set_exception(EngineError("The model process stopped; please try again in a moment."))
+            for descriptor in self._descriptors:
+                os.close(descriptor)
+            self._descriptors.clear()
 
     async def _watch(self) -> None:
         """Until the process is gone, does not start, or hangs with work waiting."""
@@ -395,11 +446,12 @@ class ModelEngine:
         if self._control is None:
             return
         try:
-            data = self._control.recv(READ_BYTES)
+            data, descriptors, _, _ = socket.recv_fds(self._control, READ_BYTES, MAX_DESCRIPTORS)
         except BlockingIOError:
             return
         except ConnectionResetError:
-            data = b""
+            data, descriptors = b"", []
+        self._descriptors += descriptors
         if not data:
             self._gone.set()
             asyncio.get_running_loop().remove_reader(self._control.fileno())
@@ -408,6 +460,8 @@ class ModelEngine:
         for message in self._unpacker.push(data):
             if message["type"] == "ready":
                 self._ready(message)
+            elif message["type"] == "prepared":
+                self._prepared(message)
             elif (session := self._sessions.get(message["session"])) is not None:
                 session.handle(message)
 

@@ -1,7 +1,8 @@
 """What can go wrong for a client, as a tree. Each message is a sentence that says what to do.
 
     StreamError
-    |- BadRequestError 400        |- UnauthorizedError 401     |- ForbiddenError 403
+    |- BadRequestError 400 <- PictureRefusedError
+    |- UnauthorizedError 401      |- ForbiddenError 403
     |- NotFoundError 404          |- TooLargeError 413         |- UnsupportedMediaError 415
     |- TooManySessionsError 429   `- UnavailableError 503 (Retry-After)
     ConfigError      a YAML file that cannot be used
@@ -37,6 +38,12 @@ class StreamError(Exception):
 class BadRequestError(StreamError):
     status = 400
     default_code = "bad_request"
+
+
+class PictureRefusedError(BadRequestError):
+    """A picture that cannot become a portrait; the code says why (no_face, several_faces, not_an_image, ...)."""
+
+    default_code = "picture_refused"
 
 
 class UnauthorizedError(StreamError):

@@ -11,12 +11,19 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from PIL import Image
 
-from pipeline.portrait import Portrait, PortraitError, prepare_portrait
-from stream.errors import BadRequestError, ForbiddenError, NotFoundError, TooLargeError, UnavailableError
+from pipeline.portrait import Portrait
+from stream.errors import (
+    BadRequestError,
+    ForbiddenError,
+    NotFoundError,
+    PictureRefusedError,
+    TooLargeError,
+    UnavailableError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +32,12 @@ CREDITS_FILE = "portraits.json"
 CONSENT_LENGTH = (10, 1000)
 NAME_LENGTH = 60
 JPEG_QUALITY = 88
+
+
+class Preparer(Protocol):
+    """Makes a portrait of a picture file, or raises PictureRefusedError; `ModelEngine.prepare` is one."""
+
+    async def __call__(self, picture: bytes, *, name: str) -> Portrait: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +72,13 @@ class Entry:
 
 
 class Gallery:
-    """All portraits by id, bundled ones first. Preparation runs in a thread; the rest on the event loop."""
+    """All portraits by id, bundled ones first. Event loop only."""
 
     def __init__(
         self,
         entries: list[Entry],
         *,
+        prepare: Preparer,
         default: str | None = None,
         uploads_directory: Path | None = None,
         max_uploads: int = 32,
@@ -72,6 +86,7 @@ class Gallery:
         max_pixels: int = 16_000_000,
     ) -> None:
         self._entries = {entry.id: entry for entry in entries}
+        self._prepare = prepare
         self._default = default
         self._uploads_directory = uploads_directory
         self._max_uploads = max_uploads
@@ -79,10 +94,19 @@ class Gallery:
         self._max_pixels = max_pixels
 
     @classmethod
-    async def load(cls, folders: list[Path], **options: Any) -> Self:
-        """Prepare every picture in `folders` (missing ones are skipped); a bad picture is logged, not fatal."""
-        entries = await asyncio.to_thread(lambda: [entry for folder in folders for entry in _bundled(folder)])
-        return cls(entries, **options)
+    async def load(cls, folder: Path, *, prepare: Preparer, **options: Any) -> Self:
+        """Every picture in `folder`, and its credits; a bad picture is logged, not fatal."""
+        entries = []
+        for path, note in _pictures(folder):
+            name = note.get("name", path.stem.replace("_", " ").capitalize())
+            try:
+                portrait = await prepare(path.read_bytes(), name=name)
+            except PictureRefusedError as error:
+                logger.error("the bundled portrait %s cannot be used: %s", path.name, error)
+                continue
+            credit = note.get("credit", "")
+            entries.append(Entry(id=path.stem, portrait=portrait, source="bundled", credit=credit))
+        return cls(entries, prepare=prepare, **options)
 
     def list(self) -> list[Entry]:
         return list(self._entries.values())
@@ -126,11 +150,7 @@ class Gallery:
             )
         self._check(data)
         name = re.sub(r"\s+", " ", name).strip()[:NAME_LENGTH] or "Uploaded portrait"
-        try:
-            portrait = await asyncio.to_thread(prepare_portrait, data, name=name)
-        except PortraitError as error:
-            code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
-            raise BadRequestError(str(error), code=code) from error
+        portrait = await self._prepare(data, name=name)
         entry = Entry(
             id=f"up-{secrets.token_hex(8)}", portrait=portrait, source="uploaded", consent=consent
         )
@@ -183,22 +203,14 @@ class Gallery:
             (self._uploads_directory / f"{entry.id}.consent.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def _bundled(folder: Path) -> list[Entry]:
+def _pictures(folder: Path) -> list[tuple[Path, dict[str, str]]]:
+    """Picture files, each with its entry of the credits file, in that file's order (others after, by name)."""
     if not folder.is_dir():
         return []
     notes: dict[str, dict[str, str]] = {}
     if (folder / CREDITS_FILE).is_file():
         notes = json.loads((folder / CREDITS_FILE).read_text(encoding="utf-8"))
-    entries = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
-        note = notes.get(path.stem, {})
-        name = note.get("name", path.stem.replace("_", " ").capitalize())
-        try:
-            portrait = prepare_portrait(path, name=name)
-        except PortraitError as error:
-            logger.error("the bundled portrait %s cannot be used: %s", path.name, error)
-            continue
-        entries.append(Entry(id=path.stem, portrait=portrait, source="bundled", credit=note.get("credit", "")))
-    return entries
+    order = list(notes)
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    paths.sort(key=lambda path: (order.index(path.stem) if path.stem in order else len(order), path.stem))
+    return [(path, notes.get(path.stem, {})) for path in paths]

@@ -1,7 +1,7 @@
 """The model's own process: `python -m stream.model_process FD SETTINGS`, started by `stream.engine` only.
 
-One thread: read what arrived, take the most urgent window, step, answer. States live here, one per session;
-pictures and audio in the sessions' arenas. End of the control socket means the server is gone: exit.
+Its main thread reads what arrived, takes the most urgent window, steps and answers. States live here, one per
+session; pictures and audio in the sessions' arenas; a second thread prepares new portraits. End of the control socket means the server is gone: exit.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline import checkpoint
 from pipeline.state import Controls, FrameChunk, StreamState
 from pipeline.windowing import AudioWindow, WindowSpec
 from stream.arena import Arena, ArenaLayout
+from stream.preparation import Preparation
 from stream.schedule import Job, Schedule
 from stream.wire import Unpacker, pack
 
@@ -34,21 +37,19 @@ MAX_DESCRIPTORS = 8
 
 def load_pipeline(settings: dict[str, Any]) -> Any:
     """The `AvatarPipeline` that the configuration names: bundled, a saved folder, or a model YAML."""
+    name, device = settings["name"], settings["device"]
+    is_yaml = name.endswith((".yaml", ".yml"))
+    folder = None if is_yaml else checkpoint.resolve(name)  # before the slow imports: it may not exist
+
     import torch
 
-    from pipeline import checkpoint
     from pipeline.avatar_pipeline import AvatarPipeline
 
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
-    name = settings["name"]
-    device = settings["device"]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.endswith((".yaml", ".yml")):
-        pipe = checkpoint.build(Path(name))
-    else:
-        pipe = AvatarPipeline.from_pretrained(checkpoint.resolve(name))
+    pipe = checkpoint.build(Path(name)) if folder is None else AvatarPipeline.from_pretrained(folder)
     return pipe.to(device)
 
 
@@ -67,12 +68,14 @@ class ModelProcess:
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         self._control = control
         self._settings = settings
+        self._sending = threading.Lock()
         self._unpacker = Unpacker()
         self._descriptors: list[int] = []
         self._sessions: dict[str, _Session] = {}
         module, _, function = settings["factory"].partition(":")
         self._pipe = getattr(importlib.import_module(module), function)(settings)
         full = settings["steps"] or self._pipe.scheduler.config.num_inference_steps
+        self._preparation = Preparation(self._send)
         self._schedule = Schedule(full_steps=full, min_steps=settings["min_steps"])
         gc.collect()
         gc.freeze()
@@ -99,7 +102,11 @@ class ModelProcess:
         return True
 
     def _handle(self, message: dict[str, Any]) -> None:
-        kind, name = message["type"], message["session"]
+        kind = message["type"]
+        if kind == "prepare":
+            self._preparation.add(message["number"], message["name"], self._descriptors.pop(0))
+            return
+        name = message["session"]
         if kind == "open":
             self._open(name, message, self._descriptors.pop(0))
         elif name not in self._sessions:
@@ -154,8 +161,12 @@ class ModelProcess:
         self._schedule.observe(steps, took_s)
         self._send(answer | {"type": "chunk", "steps": steps, "step_ms": 1000 * took_s} | _summary(chunk))
 
-    def _send(self, message: dict[str, Any]) -> None:
-        self._control.sendall(pack(message))
+    def _send(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
+        """Whole messages, from either thread; descriptors travel with the first byte."""
+        data = pack(message)
+        with self._sending:
+            sent = socket.send_fds(self._control, [data], descriptors) if descriptors else 0
+            self._control.sendall(data[sent:])
 
 
 def _summary(chunk: FrameChunk) -> dict[str, Any]:

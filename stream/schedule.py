@@ -68,7 +68,8 @@ class Schedule:
             return Decision(job, 0)
         left = job.deadline - now
         for steps in range(self._full, self._min, -1):
-            if self._step_s.get(steps, 0.0) <= left:
+            if self._step_s.get(steps, 0.0) <= max(left, 0.0):
                 return Decision(job, steps)
-            self._step_s[steps] *= FORGETTING
+            if steps in self._step_s:
+                self._step_s[steps] *= FORGETTING
         return Decision(job, self._min)

@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import make_asgi_app
 from starlette.exceptions import HTTPException
 
-from pipeline.checkpoint import CheckpointError, resolve
 from stream import aiortc_patches
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
@@ -115,11 +115,10 @@ class Server:
 
     async def _start(self) -> None:
         try:
-            if self._gallery is None:
-                self._gallery = await self._load_gallery()
-            engine = ModelEngine(self.config.model)
-            self._engine = engine
+            engine = self._engine = ModelEngine(self.config.model)
             await engine.start()
+            if self._gallery is None:
+                self._gallery = await self._load_gallery(engine)
             entry = self._gallery.get(None)
             self._step_times_ms = await warm_up(
                 engine, entry.portrait, self.config.media, windows=self.config.model.warm_up_windows
@@ -135,11 +134,11 @@ class Server:
         if self._on_ready is not None:
             self._on_ready(self)
 
-    async def _load_gallery(self) -> Gallery:
+    async def _load_gallery(self, engine: ModelEngine) -> Gallery:
         portraits, limits = self.config.portraits, self.config.limits
-        folders = [resolve_folder(self.config.model.name) / "portraits"]
         return await Gallery.load(
-            folders,
+            gallery_folder(self.config.model.name),
+            prepare=engine.prepare,
             default=portraits.default,
             uploads_directory=Path(portraits.uploads_directory) if portraits.uploads_directory else None,
             max_uploads=limits.uploaded_portraits,
@@ -206,12 +205,10 @@ class Server:
             self.metrics.sessions.dec()
 
 
-def resolve_folder(model: str) -> Path:
-    """The folder of the model; a model YAML (tests) has no gallery of its own and borrows the bundled one."""
-    try:
-        return resolve(BUNDLED_MODEL if model.endswith((".yaml", ".yml")) else model)
-    except CheckpointError as error:
-        raise EngineError(str(error)) from error
+def gallery_folder(model: str) -> Path:
+    """The portraits beside the model's weights; a model without any borrows the bundled ones."""
+    own = Path(model) / "portraits"
+    return own if own.is_dir() else Path(str(resources.files("pipeline"))) / "weights" / BUNDLED_MODEL / "portraits"
 
 
 def create_app(
@@ -245,6 +242,7 @@ def create_app(
     app.include_router(websocket_router)
     app.mount("/metrics", make_asgi_app(server.metrics.registry))
     app.add_exception_handler(StreamError, _stream_error)
+    app.add_exception_handler(EngineError, _engine_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     if WEB_DIRECTORY.is_dir():
@@ -263,6 +261,10 @@ async def _stream_error(request: Request, error: Exception) -> Response:
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_body(error.code, error.message), status_code=error.status, headers=headers)
+
+
+async def _engine_error(request: Request, error: Exception) -> Response:
+    return await _stream_error(request, UnavailableError(str(error), code="engine_failed"))
 
 
 async def _validation_error(_: Request, error: Exception) -> Response:
