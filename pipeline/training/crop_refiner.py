@@ -1,8 +1,8 @@
 """Trains the small network that finds the canonical square around a face (`pipeline.crop_refiner`).
 
-The truth comes from MediaPipe landmarks of the portraits. Every sample is a portrait rolled, stretched, mirrored,
-recoloured and partly covered, framed by a square that misses the canonical one by as much as the detector may.
-Prints the error on the validation portraits, starting from the detector's own squares.
+The truth comes from MediaPipe landmarks of the portraits. Every sample is a portrait rolled, stretched,
+mirrored, recoloured and partly covered, framed by a square that misses the canonical one by as much as the
+detector may. Prints the error on the validation portraits, starting from the detector's own squares.
 
     python -m pipeline.training.crop_refiner --data ../shared/data --landmarks runs/landmarks/portraits.npz
 """
@@ -58,7 +58,7 @@ def load(data: Path, landmarks: Path, split: str) -> list[LabelledPortrait]:
     """Portraits of a split (train, val) that have landmarks."""
     archive = np.load(landmarks)
     portraits = []
-    for key in sorted(key for key in archive.keys() if key.startswith(f"{split}/")):
+    for key in sorted(key for key in archive.files if key.startswith(f"{split}/")):
         points = archive[key][0, :, :2].astype(np.float32)
         if np.isfinite(points).all():
             picture = np.asarray(Image.open(data / "portraits" / f"{key}.jpg").convert("RGB"))
@@ -72,7 +72,7 @@ def _recolour(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     levels = (np.arange(256, dtype=np.float32) / 255) ** np.float32(rng.uniform(0.6, 1.6))
     crop: NDArray[np.float32] = levels[pixels] * light.astype(np.float32)
     if rng.random() < 0.2:
-        crop = np.repeat(crop.mean(-1, keepdims=True), 3, -1)
+        crop = np.repeat(crop.mean(-1, keepdims=True, dtype=np.float32), 3, -1)
     if rng.random() < 0.3:
         crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.5, 2)), np.float32)
     if rng.random() < 0.3:

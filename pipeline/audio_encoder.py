@@ -1,0 +1,120 @@
+"""Causal speech encoder: 16 kHz audio to one feature vector per 40 ms video frame.
+
+Shapes: B batch, N samples, T frames of 640 samples, M mel bands, F feature size. Feature t depends on the samples
+before (t + 1) * 640 only, and on no more than `left_context_frames` frames before frame t, so features computed
+from a window with enough left context equal those of the whole recording exactly. It is trained to describe the
+speech of frames t - 2 to t; who reads it two frames late has 80 ms of look-ahead.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.nn import functional
+
+SAMPLES_PER_FRAME = 640
+_FFT, _HOP = 400, 160
+
+
+def mel_filters(bands: int, fft: int, top_hz: float) -> Tensor:
+    """Slaney mel filter bank [bands, fft / 2 + 1] for 16 kHz (the scale of librosa and Whisper)."""
+    def to_mel(hz: Tensor) -> Tensor:
+        return torch.where(hz < 1000, hz * 3 / 200, 15 + torch.log(hz.clamp_min(1) / 1000) * 27 / torch.log(torch.tensor(6.4)))
+
+    def to_hz(mel: Tensor) -> Tensor:
+        return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * torch.log(torch.tensor(6.4)) / 27))
+
+    edges = to_hz(torch.linspace(0, float(to_mel(torch.tensor(top_hz))), bands + 2))
+    bins = torch.linspace(0, 8000, fft // 2 + 1)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    return torch.minimum(rising, falling).clamp_min(0) * (2 / (edges[2:] - edges[:-2]))[:, None]
+
+
+class CausalBlock(nn.Module):
+    """Depthwise causal convolution over time, then a pointwise network (ConvNeXt, arXiv 2201.03545)."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int, expansion: int) -> None:
+        super().__init__()
+        self.kernel, self.dilation = kernel, dilation
+        self.taps = nn.Parameter(torch.randn(kernel, channels) * kernel**-0.5)
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, channels * expansion)
+        self.project = nn.Linear(channels * expansion, channels)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        # A few shifted products are many times faster on a CPU than a depthwise Conv1d.
+        left = (self.kernel - 1) * self.dilation
+        padded = functional.pad(x_BTC, (0, 0, left, 0))
+        length = x_BTC.shape[1]
+        h = padded[:, :length] * self.taps[0]
+        for tap in range(1, self.kernel):
+            h = h + padded[:, tap * self.dilation : tap * self.dilation + length] * self.taps[tap]
+        out: Tensor = x_BTC + self.project(functional.gelu(self.expand(self.norm(h))))
+        return out
+
+
+class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Log-mel front-end and causal convolutions at 100, 50 and 25 Hz."""
+
+    @register_to_config
+    def __init__(
+        self,
+        feature_size: int = 256,
+        mel_bands: int = 80,
+        channels: int = 256,
+        blocks_50hz: int = 3,
+        blocks_25hz: int = 3,
+        expansion: int = 3,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(_FFT), persistent=False)
+        self.register_buffer("filters", mel_filters(mel_bands, _FFT, 8000.0), persistent=False)
+        self.enter = nn.Linear(4 * mel_bands, channels)
+        self.at_50hz = nn.ModuleList(CausalBlock(channels, 5, 1, expansion) for _ in range(blocks_50hz))
+        self.down = nn.Linear(2 * channels, channels)
+        dilations = [1 + index % 2 for index in range(blocks_25hz)]
+        self.at_25hz = nn.ModuleList(CausalBlock(channels, 3, dilation, expansion) for dilation in dilations)
+        self.leave = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, feature_size))
+        # In frames: 25 Hz blocks, 50 Hz blocks (two steps a frame), and less than one frame each for the strided
+        # convolution and the analysis window.
+        self._left_context_frames = sum(2 * d for d in dilations) + 2 * blocks_50hz + 2
+
+    @property
+    def left_context_frames(self) -> int:
+        """How many frames before frame t can change feature t."""
+        return self._left_context_frames
+
+    def log_mel(self, pcm_BN: Tensor) -> Tensor:
+        """[B, N] -> [B, (N - 400) / 160 + 1, M] log band powers of every 25 ms window."""
+        frames = pcm_BN.unfold(-1, _FFT, _HOP) * self.window
+        power = torch.fft.rfft(frames).abs().square()
+        mel = (power @ self.filters.T).clamp_min(1e-7).log()
+        return (mel + 5.0) / 5.0
+
+    def forward(self, pcm_BN: Tensor) -> Tensor:
+        """Samples [B, N] in -1..1 -> features [B, N / 640, F]; before the first sample there was silence.
+
+        Raises:
+            ValueError: N is not a multiple of 640.
+        """
+        if pcm_BN.ndim != 2 or pcm_BN.shape[1] % SAMPLES_PER_FRAME or not pcm_BN.shape[1]:
+            raise ValueError(
+                f"The audio has shape {tuple(pcm_BN.shape)}; it must be [batch, samples] with a positive "
+                f"multiple of {SAMPLES_PER_FRAME} samples (40 ms)."
+            )
+        frames = pcm_BN.shape[1] // SAMPLES_PER_FRAME
+        # Silence in front, so that every convolution below sees real (if silent) input instead of zero padding.
+        silence = (self._left_context_frames + 1) * SAMPLES_PER_FRAME
+        mel = self.log_mel(functional.pad(pcm_BN, (silence + _FFT - _HOP, 0)))
+        steps = functional.pad(mel, (0, 0, 2, 0)).unfold(1, 4, 2)  # four windows, every 20 ms
+        x = functional.gelu(self.enter(steps.flatten(2)))
+        for block in self.at_50hz:
+            x = block(x)
+        x = self.down(x.unflatten(1, (-1, 2)).flatten(2))
+        for block in self.at_25hz:
+            x = block(x)
+        features: Tensor = self.leave(x[:, -frames:])
+        return features
