@@ -1,8 +1,8 @@
 """Puts a moved and repainted face back into the full picture (OpenCV and NumPy only).
 
-The picture's own pixels move, at the canvas's resolution; what the network paints (the inside of the mouth) is laid
-over them. Movement fades out towards the crop's border instead of blending two pictures, so there is neither a seam
-nor a ghost, and pixels outside are the portrait's, bit for bit.
+The picture's own pixels move, at the canvas's resolution; what the network paints (the inside of the mouth)
+is laid over them. Movement fades out towards the crop's border instead of blending two pictures, so there is
+neither a seam nor a ghost, and pixels outside are the portrait's, bit for bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VISIBLE = 1 / 512
 
 
 class Compositor:
-    """Frames of one portrait; what does not depend on the frame is computed once. Safe for several threads."""
+    """Frames of one portrait; what no frame changes is computed once. Safe for several threads."""
 
     def __init__(self, portrait: Portrait) -> None:
         self._canvas = portrait.canvas
@@ -43,9 +43,9 @@ class Compositor:
         """Renders one frame [H,W,3] u8.
 
         Args:
-            grid: [h,w,2] where in the crop each place takes its pixel from, -1..1, x first, align_corners=False.
-            mask: [h,w] weight 0..1 of the painted pixels.
-            paint: [h,w,3] painted pixels, 0..1. The three may differ in size from each other.
+            grid: [h,w,2] where in the crop each place takes its pixel from, -1..1, x first,
+            align_corners=False. mask: [h,w] weight 0..1 of the painted pixels. paint: [h,w,3] painted pixels,
+            0..1. The three may differ in size from each other.
         """
         frame = self._canvas.copy()
         shift = self._on_canvas(grid - _identity(grid.shape[0], grid.shape[1]), 0, 0, self._size)
@@ -82,7 +82,7 @@ class Compositor:
         np.copyto(part, np.asarray(cv2.convertScaleAbs(mixed), np.uint8))
 
     def _sampling(self, rows: int, columns: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Steps (x, y) of one canvas pixel in an array over the crop, and where the moving rectangle begins in it."""
+        """Step (x, y) of one canvas pixel in an array over the crop, and where the rectangle starts in it."""
         steps, starts = [], []
         for axis, (first, samples) in enumerate(((self._left, columns), (self._top, rows))):
             per_crop_pixel = samples / CROP_PIXELS
@@ -107,7 +107,7 @@ class Compositor:
 def composite(
     portrait: Portrait, grid: NDArray[np.float32], mask: NDArray[np.float32], paint: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """One frame [H,W,3] u8 of a portrait; see `Compositor.composite`. The portrait's maps are kept while it lives."""
+    """One frame [H,W,3] u8; see `Compositor.composite`. A portrait's maps are kept while it lives."""
     compositor = _compositors.get(portrait)
     if compositor is None:
         compositor = _compositors[portrait] = Compositor(portrait)

@@ -1,7 +1,7 @@
 """Moves a rough square around a face onto the canonical square that the models are trained on.
 
-The canonical square is defined by the top of the forehead and the tip of the chin, which the face detector does not
-give; this small network reads them off the picture.
+The canonical square is defined by the top of the forehead and the tip of the chin, which the face detector
+does not give; this small network reads them off the picture.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Square:
 
 
 class CropRefiner(nn.Module):
-    """[B,3,96,96] in 0..1 -> [B,3]: shift right and down as a share of the side, and the log of the side's ratio."""
+    """[B,3,96,96] in 0..1 -> [B,3]: shift right and down in sides, and the log of the side's ratio."""
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 48, 64, 64)) -> None:
         super().__init__()
@@ -100,7 +100,8 @@ class CropRefiner(nn.Module):
         square = rough.scaled(shrink)
         for _ in range(_PASSES):
             crop = torch.from_numpy(cut_square(small, square)).permute(2, 0, 1)[None].float() / 255
-            right, down, growth = self(crop)[0].double().tolist()
+            seen, mirrored = self(torch.cat([crop, crop.flip(-1)])).double()
+            right, down, growth = ((seen + mirrored * mirrored.new_tensor([-1.0, 1.0, 1.0])) / 2).tolist()
             square = Square(
                 centre_x=square.centre_x + right * square.side,
                 centre_y=square.centre_y + down * square.side,

@@ -1,8 +1,8 @@
 """Finds faces in a picture: boxes and six points each.
 
 The network is BlazeFace short range (Bazarevsky et al. 2019, arXiv 1907.05047; Apache-2.0, 230 KB, see
-`weights/face/NOTICE.md`), run by OpenCV. It looks at 128x128 pixels and sees faces of roughly a fifth of them and
-more, so it is shown the whole picture and then overlapping parts of it.
+`weights/face/NOTICE.md`), run by OpenCV. It looks at 128x128 pixels and sees faces of roughly a fifth of them
+and more, so it is shown the whole picture and then overlapping parts of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 _INPUT_PIXELS = 128
 # (cells per side, anchors per cell) of the network's two output scales.
 _ANCHOR_GRIDS = ((16, 2), (8, 6))
-_CANDIDATE_SCORE = 0.5
+_FACE_SCORE = 0.6
 _OVERLAP = 0.3
 
 
@@ -26,8 +26,8 @@ _OVERLAP = 0.3
 class Face:
     """One face, in pixels of the picture.
 
-    `score` 0..1; `centre` [2] and `size` [2] of the box from eyebrows to chin; `points` [6,2]: the eyes (the one on
-    the picture's left first), tip of the nose, middle of the mouth, and the two ears.
+    `score` 0..1; `centre` [2] and `size` [2] of the box from eyebrows to chin; `points` [6,2]: the eyes (the
+    one on the picture's left first), tip of the nose, middle of the mouth, and the two ears.
     """
 
     score: float
@@ -77,7 +77,7 @@ class FaceDetector:
         scores = 1 / (1 + np.exp(-np.clip(logits.reshape(-1).astype(np.float64), -50, 50)))
         numbers = regressors.reshape(len(scores), 8, 2).astype(np.float64)
         faces = []
-        for index in np.flatnonzero(scores > _CANDIDATE_SCORE):
+        for index in np.flatnonzero(scores > _FACE_SCORE):
             centre, size, *points = numbers[index]
             if size.min() < 1:
                 continue
@@ -105,7 +105,7 @@ def _anchor_centres() -> NDArray[np.float64]:
 
 
 def _window_starts(length: int, side: float) -> list[float]:
-    """Where windows of `side` begin so that they overlap by half and cover `length`; centred when one is enough."""
+    """Where windows of `side` begin to cover `length`, overlapping by half; centred if one is enough."""
     if side >= length:
         return [(length - side) / 2]
     count = int(np.ceil((length - side) / (side / 2))) + 1
@@ -115,7 +115,6 @@ def _window_starts(length: int, side: float) -> list[float]:
 def _window(picture: NDArray[np.uint8], left: float, top: float, side: float) -> NDArray[np.uint8]:
     """The window as [128,128,3]; black outside the picture."""
     x, y, pixels = round(left), round(top), max(round(side), 1)
-    height, width = picture.shape[:2]
     inside = picture[max(y, 0) : y + pixels, max(x, 0) : x + pixels]
     above, before = max(-y, 0), max(-x, 0)
     square = np.zeros((pixels, pixels, 3), np.uint8)

@@ -34,8 +34,7 @@ MIN_FACE_PIXELS = 72
 _MAX_FRAME_SIDES = 3.0
 # Second faces of less than this share of the largest one's width are in the background.
 _RIVAL_WIDTH = 0.5
-_RIVAL_SCORE = 0.7
-_FACE_SCORE = 0.6
+_RIVAL_SCORE = 0.75
 # Width of the blend at the crop's border, as a share of its side.
 _FEATHER = 0.08
 # Faces are looked for in a picture of at most this many pixels a side.
@@ -226,7 +225,7 @@ def _find_square(picture: NDArray[np.uint8]) -> Square:
         small = small.resize(
             (round(small.width * shrink), round(small.height * shrink)), Image.Resampling.BOX
         )
-    faces = [face for face in _finder().detect(np.asarray(small)) if face.score > _FACE_SCORE]
+    faces = _finder().detect(np.asarray(small))
     if not faces:
         raise NoFaceError(
             "No face was found in the picture. Use a photo of one person looking at the camera, "

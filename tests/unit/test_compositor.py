@@ -1,0 +1,129 @@
+"""Paste-back: what must not move does not move, and what moves goes where the grid says."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from pipeline.compositor import composite
+from pipeline.portrait import CROP_PIXELS, Portrait
+
+SIDE = 300
+
+
+def make_portrait(*, left: float = 40.0, top: float = 30.0, side: float = 210.0) -> Portrait:
+    """A smooth colourful canvas with a crop square; no face is needed here."""
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
+    canvas = np.stack([columns * 0.8, rows * 0.8, 127 + 100 * np.sin(columns / 9)], -1).astype(np.uint8)
+    zoom = CROP_PIXELS / side
+    shift = np.array([-left * zoom, -top * zoom]) + (zoom - 1) / 2
+    alpha = np.zeros((SIDE, SIDE), np.float32)
+    first_x, last_x = max(int(left) + 1, 1), min(int(left + side) - 1, SIDE - 1)
+    first_y, last_y = max(int(top) + 1, 1), min(int(top + side) - 1, SIDE - 1)
+    alpha[first_y:last_y, first_x:last_x] = 0.5
+    alpha[first_y + 12 : last_y - 12, first_x + 12 : last_x - 12] = 1
+    return Portrait(
+        name="test",
+        canvas=canvas,
+        matrix=np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]]),
+        crop=np.zeros((CROP_PIXELS, CROP_PIXELS, 3), np.uint8),
+        alpha=alpha,
+        sha256="",
+    )
+
+
+def identity(size: int) -> np.ndarray:
+    axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
+    return np.stack(np.meshgrid(axis, axis), -1).astype(np.float32)
+
+
+def blank(size: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((size, size), np.float32), np.zeros((size, size, 3), np.float32)
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_identity_returns_the_canvas(size: int) -> None:
+    portrait = make_portrait()
+    frame = composite(portrait, identity(size), *blank(size))
+    assert frame.dtype == np.uint8
+    assert np.array_equal(frame, portrait.canvas)
+
+
+def test_frame_is_a_new_array_every_time() -> None:
+    portrait = make_portrait()
+    before = portrait.canvas.copy()
+    first = composite(portrait, identity(64) + 0.1, *blank(64))
+    second = composite(portrait, identity(64) - 0.1, *blank(64))
+    assert first is not second
+    assert not np.array_equal(first, second)
+    assert np.array_equal(portrait.canvas, before)
+
+
+def test_grid_moves_pixels_by_the_stated_distance() -> None:
+    portrait = make_portrait()
+    grid = identity(128)
+    grid[..., 0] += 2 * 10 / 210  # ten canvas pixels from the right
+    frame = composite(portrait, grid, *blank(128)).astype(int)
+    inner = np.s_[80:180, 80:180]
+    assert np.abs(frame[80:180, 80:180, :2] - portrait.canvas[80:180, 90:190, :2].astype(int)).max() <= 1
+    assert np.abs(frame[inner][..., 0] - portrait.canvas[inner][..., 0].astype(int)).min() >= 7
+
+
+def test_paint_lands_where_the_mask_says_and_nowhere_else() -> None:
+    portrait = make_portrait()
+    mask, paint = blank(256)
+    mask[150:200, 100:160] = 1
+    paint[...] = (1.0, 0.0, 0.25)
+    frame = composite(portrait, identity(128), mask, paint).astype(int)
+    # Crop pixel 100..160 is canvas pixel 40 + 100 * 210 / 256 = 122 .. 171, and 150..200 is 153 .. 194.
+    assert np.abs(frame[156:191, 125:168] - (255, 0, 64)).max() <= 1
+    changed = np.any(frame != portrait.canvas, axis=-1)
+    rows, columns = np.nonzero(changed)
+    assert rows.min() >= 151 and rows.max() <= 196
+    assert columns.min() >= 120 and columns.max() <= 173
+
+
+@pytest.mark.parametrize("square", [(40.0, 30.0, 210.0), (-35.5, -20.25, 280.0), (120.0, 150.0, 220.5)])
+def test_outside_is_bit_identical_for_any_motion(square: tuple[float, float, float]) -> None:
+    left, top, side = square
+    portrait = make_portrait(left=left, top=top, side=side)
+    rng = np.random.default_rng(1)
+    grid = identity(128) + rng.normal(0, 0.3, (128, 128, 2)).astype(np.float32)
+    mask = np.ones((256, 256), np.float32)
+    frame = composite(portrait, grid, mask, rng.random((256, 256, 3), np.float32))
+    still = portrait.alpha == 0
+    assert still[0].all() and still[-1].all() and still[:, 0].all() and still[:, -1].all()
+    assert np.array_equal(frame[still], portrait.canvas[still])
+    assert not np.array_equal(frame, portrait.canvas)
+
+
+def test_movement_fades_instead_of_ghosting() -> None:
+    """A thin line that moves stays one line where alpha is half, at half the distance."""
+    portrait = make_portrait()
+    canvas = np.zeros_like(portrait.canvas)
+    canvas[:, 150] = 255
+    portrait = Portrait(
+        name="line",
+        canvas=canvas,
+        matrix=portrait.matrix,
+        crop=portrait.crop,
+        alpha=np.where(portrait.alpha > 0, np.float32(0.5), np.float32(0)),
+        sha256="",
+    )
+    grid = identity(64)
+    grid[..., 0] += 2 * 20 / 210
+    row = composite(portrait, grid, *blank(64))[130, :, 0]
+    assert int(row.argmax()) == 140
+    assert np.count_nonzero(row) <= 2
+
+
+def test_maps_are_forgotten_with_their_portrait() -> None:
+    portrait = make_portrait()
+    composite(portrait, identity(64), *blank(64))
+    watch = weakref.ref(portrait)
+    del portrait
+    gc.collect()
+    assert watch() is None
