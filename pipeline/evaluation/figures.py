@@ -40,10 +40,12 @@ class Evidence:
         return [take for take in self.takes if take.actor == actor and take.clip.corpus in corpora]
 
     def lag_curve(self, take: Take) -> NDArray[np.float64] | None:
-        """Correlation with the reference over lags; None for a clip without a reference."""
+        """Correlation with the reference over lags, 0 for still lips; None for a clip without a reference."""
         reference = self.references.get(take.clip.name)
         if reference is None:
             return None
+        if lips.hardly_moves(take.aperture):
+            return np.zeros(2 * self.max_lag_frames + 1)
         return lips.correlation_over_lags(reference.aperture, take.aperture, self.max_lag_frames)
 
     def lip_sync(self, takes: Sequence[Take]) -> lips.LipSync | None:
@@ -116,7 +118,7 @@ def _lip_rows(evidence: Evidence) -> list[Row]:
     }
     moving = {key: sync for key, sync in syncs.items() if sync is not None}
     for corpus, against in CORPORA:
-        lags = {a: s.lag_frames for (c, a), s in moving.items() if c == corpus and a != "frozen"}
+        lags = {a: s.lag_frames for (c, a), s in moving.items() if c == corpus}
         rows.append(
             Row(
                 key=f"lip_sync_lag_frames_{corpus}", label=f"lip sync lag, {against} (frames, + = late)", values=lags,
@@ -199,7 +201,7 @@ def _picture_rows(evidence: Evidence) -> list[Row]:
             values=_values(lambda a: pooled(a, "identity", late), ACTORS), v0=at_most(0.50), target=at_most(0.40),
         ),
         Row(
-            key="sharpness", label="sharpness, Laplacian energy of frame / portrait, median",
+            key="sharpness", label="sharpness of the face without mouth, Laplacian energy of frame / portrait, median",
             values=_values(lambda a: pooled(a, "sharpness", median), ACTORS), v0=at_least(0.75), target=at_least(0.9),
         ),
         Row(

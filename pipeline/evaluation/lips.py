@@ -19,6 +19,8 @@ CLOSED_SHARE = 0.15
 """Lips count as closed below this share of the range from closed to wide open."""
 LEAST_RANGE = 0.01
 """A mouth whose aperture spans less than this hardly moves; its closures mean nothing."""
+LEAST_PEAK = 0.2
+"""Below this correlation at every lag there is no lag to speak of."""
 
 
 def face_height(landmarks: Floats) -> float:
@@ -71,7 +73,10 @@ def correlation_over_lags(reference: Floats, measured: Floats, max_lag_frames: i
 
 @dataclass(frozen=True, kw_only=True)
 class LipSync:
-    """How lips follow a reference: `lag_frames` (> 0: late, with a fraction), `at_zero` and `peak` correlation."""
+    """How lips follow a reference: `lag_frames` (> 0: late, with a fraction), `at_zero` and `peak` correlation.
+
+    The lag is NaN where the lips do not follow the reference at any lag.
+    """
 
     lag_frames: float
     at_zero: float
@@ -95,6 +100,11 @@ def lip_sync(curves: Sequence[Floats]) -> LipSync:
         peak=float(mean[best]),
         clips=len(curves),
     )
+
+
+def hardly_moves(series: Floats) -> bool:
+    """Whether the aperture stays within what is the tracker's noise more than a movement."""
+    return float(np.ptp(np.percentile(series, [5, 95]))) < LEAST_RANGE / 3
 
 
 def closed_threshold(series: Floats, rest: float) -> float:

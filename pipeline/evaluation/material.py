@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.portrait import Portrait, prepare_portrait
+from pipeline.portrait import Portrait, PortraitError, prepare_portrait
+
+logger = logging.getLogger(__name__)
 
 FPS = 25
 SAMPLE_RATE = 16_000
@@ -191,4 +194,14 @@ def portraits(data: Path, gallery: Path, count: int, gallery_count: int) -> list
         )
     bundled = sorted(path for path in gallery.glob("*") if path.suffix.lower() in PICTURES)
     chosen = spread(held_out, count) + spread(bundled, gallery_count)
-    return [prepare_portrait(path, name=path.stem) for path in chosen]
+    prepared = []
+    for path in chosen:
+        try:
+            prepared.append(prepare_portrait(path, name=path.stem))
+        except PortraitError as error:
+            logger.warning("Portrait %s is left out: %s", path.name, error)
+    if not prepared:
+        raise MaterialError(
+            f"None of the {len(chosen)} portraits in {data / 'portraits' / 'val'} can be used."
+        )
+    return prepared

@@ -17,11 +17,21 @@ _OVAL = (
 )  # fmt: skip
 
 
+# FaceMesh's outer lips, in order.
+_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+
+
 def face_mask(landmarks: Floats, height: int, width: int) -> NDArray[np.bool_]:
-    """The face [H,W] inside the oval of landmarks [478,2+] in pixels."""
-    mask = np.zeros((height, width), np.uint8)
+    """The face [H,W] inside the oval of landmarks [478,2+] in pixels, without the mouth.
+
+    Teeth and the dark behind them are edges that the portrait's closed mouth does not have; they would pass a blurred
+    face off as a sharp one, and a shadow for a change of colour.
+    """
+    mask, mouth = np.zeros((2, height, width), np.uint8)
     cv2.fillPoly(mask, [np.round(landmarks[list(_OVAL), :2]).astype(np.int32)], 1)
-    return mask.astype(bool)
+    cv2.fillPoly(mouth, [np.round(landmarks[list(_LIPS), :2]).astype(np.int32)], 1)
+    margin = 1 + 2 * round(0.015 * float(np.ptp(landmarks[list(_OVAL), 1])))
+    return (mask > cv2.dilate(mouth, np.ones((margin, margin), np.uint8))).astype(bool)
 
 
 def laplacian_energy(frame: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:

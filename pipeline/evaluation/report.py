@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.evaluation import plots, sheets
 from pipeline.evaluation.figures import Evidence
 from pipeline.evaluation.table import Table
@@ -93,7 +95,7 @@ def take_figures(evidence: Evidence) -> list[dict[str, Any]]:
                 "clip": take.clip.name,
                 "first_frame": take.first_frame,
                 "frames": take.frames,
-                "lag_frames": sync and round(sync.lag_frames, 2),
+                "lag_frames": round(sync.lag_frames, 2) if sync and np.isfinite(sync.lag_frames) else None,
                 "correlation": sync and round(sync.at_zero, 3),
                 "identity": round(float(take.identity.mean()), 3) if len(take.identity) else None,
                 "sharpness": round(float(take.sharpness.mean()), 3) if len(take.sharpness) else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,19 +62,17 @@ def take_sheet(take: Take, path: Path) -> Path:
 
 
 def actors_sheet(takes: Sequence[Take], path: Path) -> Path:
-    """The same moment as shown by each actor: the frame in which the first of them opens its mouth widest."""
-    labelled = []
-    for take in takes:
-        widest = take.stills[1]
-        labelled.append(_column(Still(frame=widest.frame, label=f"{take.actor}: {widest.label}", image=widest.image,
-                                      landmarks=widest.landmarks)))  # fmt: skip
+    """The same moment as each actor shows it: the first one that was chosen, the reference's widest opening."""
+    labelled = [
+        _column(replace(take.stills[1], label=f"{take.actor}: {take.stills[1].label}")) for take in takes
+    ]
     _beside([_column(takes[0].stills[0]), *labelled]).save(path)
     return path
 
 
 def mosaic(takes: Sequence[Take], path: Path, columns: int = 4) -> Path:
     """Every portrait at its widest opening, frames at full size."""
-    pictures: list[NDArray[np.uint8]] = [take.stills[1].image for take in takes]
+    pictures: list[NDArray[np.uint8]] = [take.stills[2].image for take in takes]
     height, width = (max(picture.shape[i] for picture in pictures) for i in range(2))
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (min(columns, len(pictures)) * (width + _GAP), rows * (height + _GAP)), _PAPER)

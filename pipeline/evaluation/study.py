@@ -82,11 +82,11 @@ def evaluate(
 ) -> Evidence:
     """Renders and judges everything. ValueError when a portrait or a performance shows the judge no face."""
     window = pipe.window_spec(settings.hop_frames, settings.right_frames)
-    stage = Stage(judge, settings.identity_every_frames)
     model = ModelActor(name="model", pipe=pipe, window=window, seed=settings.seed)
 
     logger.info("Reading the reference lips")
     found = references([*cast.grid, *cast.kokoro], judge, data)
+    stage = Stage(judge, settings.identity_every_frames, found)
     jobs: list[Job] = [(model, portrait, clip) for portrait, clip in cast.speaking()]
     jobs += [(model, portrait, cast.quiet) for portrait in cast.portraits[: settings.silence_portraits]]
     jobs += [(model, cast.portraits[0], cast.long)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from pipeline.evaluation import head, lips, picture
 from pipeline.evaluation.actors import Actor, Performance
 from pipeline.evaluation.judging import Judge, Observation
 from pipeline.evaluation.material import FPS, Clip
+from pipeline.evaluation.references import Reference
 from pipeline.portrait import Portrait
 
 
@@ -68,8 +69,8 @@ class _Face:
 class Stage:
     """Lets actors perform before the judge: frames are judged while the next ones are rendered."""
 
-    def __init__(self, judge: Judge, identity_every_frames: int) -> None:
-        self._judge, self._every = judge, identity_every_frames
+    def __init__(self, judge: Judge, identity_every_frames: int, references: Mapping[str, Reference]) -> None:
+        self._judge, self._every, self._references = judge, identity_every_frames, references
         self._faces: dict[tuple[str, tuple[int, ...]], _Face] = {}
 
     def takes(self, jobs: Iterable[tuple[Actor, Portrait, Clip]]) -> Iterator[Take]:
@@ -140,33 +141,57 @@ class Stage:
                 face.still,
                 *(
                     Still(frame=frame, label=label, image=frames[frame].copy(), landmarks=landmarks[frame])
-                    for frame, label in moments(aperture, openness, path, clip, performance.first_frame)
+                    for frame, label in self._moments(aperture, openness, path, clip, performance.first_frame)
                     if np.isfinite(landmarks[frame]).all()
                 ),
             ),
         )
 
+    def _moments(
+        self,
+        aperture: NDArray[np.float64],
+        openness: NDArray[np.float64],
+        path: NDArray[np.float64],
+        clip: Clip,
+        first_frame: int,
+    ) -> list[tuple[int, str]]:
+        """Frames that show strengths and faults: (frame in this take, label). The first is the same for all actors."""
+        end = first_frame + len(aperture)
+        sounds = {
+            s.label: (s.first + s.last - 1) // 2
+            for s in clip.sounds
+            if first_frame <= s.first and s.last <= end
+        }
 
-def moments(
-    aperture: NDArray[np.float64],
-    openness: NDArray[np.float64],
-    path: NDArray[np.float64],
-    clip: Clip,
-    first_frame: int,
-) -> list[tuple[int, str]]:
-    """Frames that show a model's strengths and faults: (frame in this take, label)."""
-    chosen = [(int(np.argmax(aperture)), "widest")]
-    sounds = [s for s in clip.sounds if first_frame <= s.first and s.last <= first_frame + len(aperture)]
-    wanted = (("closure", "pbm"), ("teeth", "fvszʃ"), ("rounded", "uwOʊɔ"), ("spread", "iɪeA"))
-    for label, letters in wanted if clip.corpus == "kokoro" else ():
-        fitting = [s for s in sounds if s.label in letters]
-        if fitting:
-            sound = fitting[len(fitting) // 2]
-            middle = (sound.first + sound.last - 1) // 2 - first_frame
-            chosen.append((min(middle, len(aperture) - 1), f"{label} /{sound.label}/"))
-    if clip.corpus != "kokoro":
-        chosen.append((int(np.argmin(aperture[5:])) + 5, "most closed"))
-        chosen.append((int(np.argsort(aperture)[int(0.75 * len(aperture))]), "half open"))
-    chosen.append((int(np.argmin(openness)), "eyes most closed"))
-    chosen.append((int(np.argmax(np.linalg.norm(path - np.median(path, axis=0), axis=1))), "head farthest"))
-    return [(frame, f"{label}, {(first_frame + frame) / FPS:.2f} s") for frame, label in chosen]
+        def said(letters: str, label: str) -> list[tuple[int, str]]:
+            return [
+                (sounds[letter] - first_frame, f"{label} /{letter}/")
+                for letter in letters
+                if letter in sounds
+            ][:1]
+
+        reference = self._references.get(clip.name)
+        if reference is not None:
+            chosen = [(int(np.argmax(reference.aperture[first_frame:end])), "reference widest")]
+        else:
+            chosen = said("ɑaæʌɔAI", "open vowel")
+        chosen.append((int(np.argmax(aperture)), "widest"))
+        if clip.corpus == "kokoro":
+            chosen += (
+                said("bpm", "closure")
+                + said("fv", "teeth on lip")
+                + said("uwOɔ", "rounded")
+                + said("izsA", "spread")
+            )
+        else:
+            chosen.append((5 + int(np.argmin(aperture[5:])), "most closed"))
+            chosen.append((int(np.argsort(aperture)[int(0.75 * len(aperture))]), "half open"))
+        chosen.append((int(np.argmin(openness)), "eyes most closed"))
+        chosen.append(
+            (int(np.argmax(np.linalg.norm(path - np.median(path, axis=0), axis=1))), "head farthest")
+        )
+        return [
+            (frame, f"{label}, {(first_frame + frame) / FPS:.2f} s")
+            for frame, label in chosen
+            if frame < len(aperture)
+        ]

@@ -145,6 +145,19 @@ def test_blur_lowers_the_laplacian_energy() -> None:
     assert picture.laplacian_energy(blurred, mask) < 0.3 * picture.laplacian_energy(sharp, mask)
 
 
+def test_face_mask_leaves_the_mouth_out() -> None:
+    points = np.zeros((478, 3))
+    around = np.linspace(0, 2 * np.pi, len(picture._OVAL), endpoint=False)
+    points[list(picture._OVAL), 0] = 50 + 40 * np.sin(around)
+    points[list(picture._OVAL), 1] = 50 - 40 * np.cos(around)
+    around = np.linspace(0, 2 * np.pi, len(picture._LIPS), endpoint=False)
+    points[list(picture._LIPS), 0] = 50 - 15 * np.cos(around)
+    points[list(picture._LIPS), 1] = 70 + 8 * np.sin(around)
+    mask = picture.face_mask(points, 100, 100)
+    assert mask[30, 50] and mask[50, 20]
+    assert not mask[70, 50] and not mask[2, 2]
+
+
 def test_seam_ratio_of_a_built_example() -> None:
     changes = np.array([1.0, 1.5] * 20)  # frame 1 lies in chunk 0, frame 2 begins chunk 1: hop 2
     assert picture.seam_ratio(changes, hop_frames=2) == pytest.approx(1.5)
