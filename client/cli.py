@@ -1,0 +1,48 @@
+"""The `talkalong` command: finds the subcommand's module, imports only that, and runs it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "serve": ("stream.serve", "run the server and the page"),
+    "talk": ("client.talk", "talk through a server with this machine's microphone and speaker"),
+    "render": ("pipeline.render", "make a video file from a portrait and a sound file"),
+    "devices": ("client.devices", "list microphones and speakers"),
+    "benchmark": ("pipeline.benchmark", "measure how fast the model runs here"),
+    "evaluate": ("pipeline.evaluation.command", "measure how good a model is, with pictures"),
+}
+
+
+def usage() -> str:
+    """The list of subcommands."""
+    rows = "\n".join(f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items())
+    return f"usage: talkalong COMMAND [options]\n\n{rows}\n\n`talkalong COMMAND --help` says more about each."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand and returns its exit status; 2 for a command line that cannot be understood."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"talkalong {metadata.version('talkalong')}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"talkalong: there is no command '{name}'.\n\n{usage()}", file=sys.stderr)
+        return 2
+    module_name, what = COMMANDS[name]
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(prog=f"talkalong {name}", description=what[0].upper() + what[1:] + ".")
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(rest)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
