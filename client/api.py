@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -52,7 +53,7 @@ class ServerApi:
         """Uploads a photograph; `consent` states who agreed to it being animated."""
         kind = PICTURE_TYPES.get(picture.suffix.lower(), "application/octet-stream")
         fields = {"consent": consent, "name": name or picture.stem}
-        files = {"picture": (picture.name, picture.read_bytes(), kind)}
+        files = {"picture": (picture.name, await asyncio.to_thread(picture.read_bytes), kind)}
         return dict((await self._ask("POST", "/v1/portraits", data=fields, files=files)).json())
 
     async def open_session(self, offer: str, config: SessionConfig) -> tuple[str, str]:

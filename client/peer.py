@@ -1,6 +1,6 @@
 """AvatarClient: one live session over WebRTC. Push PCM in, iterate moments (picture and sound) out.
 
-async with AvatarClient("http://localhost:8000") as avatar:
+async with AvatarClient("http://localhost:8080") as avatar:
     speaking = asyncio.create_task(avatar.push(pcm))  # int16 or float32, 48 kHz mono
     async for moment in avatar:
         show(moment.picture), play(moment.pcm)

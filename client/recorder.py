@@ -82,7 +82,9 @@ class Recorder:
         self._first = moment.index
 
     def _encode(self, moment: Moment) -> None:
-        assert self._container is not None and self._video is not None and self._audio is not None
+        assert self._container is not None
+        assert self._video is not None
+        assert self._audio is not None
         count = moment.index - self._first
         picture = moment.picture[: self._video.height, : self._video.width]
         image = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

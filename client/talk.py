@@ -52,7 +52,7 @@ class TalkOptions:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Speak to a server, hear yourself on the portrait's clock, and record the result."
     add = parser.add_argument
-    add("--server", default="http://localhost:8000", metavar="URL", help="default: %(default)s")
+    add("--server", default="http://localhost:8080", metavar="URL", help="default: %(default)s")
     add("--portrait", metavar="ID|FILE", help="a portrait of the server, or a photograph to upload")
     add("--consent", metavar="TEXT", help="for a photograph: who agreed to it being animated")
     add("--audio", type=Path, metavar="FILE", help="speak this file instead of the microphone")
@@ -122,7 +122,8 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
 
 async def find_portrait(options: TalkOptions) -> str | None:
     """The portrait's id at the server; a photograph is uploaded first, with its consent statement."""
-    if options.portrait is None or not Path(options.portrait).is_file():
+    photograph = await asyncio.to_thread(_photograph, options.portrait)
+    if photograph is None:
         return options.portrait
     if not options.consent:
         raise ClientError(
@@ -130,8 +131,12 @@ async def find_portrait(options: TalkOptions) -> str | None:
             '--consent "Ada Miller: this is me, and I agree".'
         )
     async with ServerApi(options.server, token=options.token) as api:
-        portrait = await api.upload(Path(options.portrait), consent=options.consent)
+        portrait = await api.upload(photograph, consent=options.consent)
     return str(portrait["id"])
+
+
+def _photograph(portrait: str | None) -> Path | None:
+    return Path(portrait) if portrait is not None and Path(portrait).is_file() else None
 
 
 async def _produce(avatar: AvatarClient, options: TalkOptions, stop: asyncio.Event) -> None:

@@ -1,6 +1,6 @@
 """AvatarSocket: a session for programs without WebRTC. PCM in as fast as you like, encoded frames out.
 
-async with AvatarSocket("http://localhost:8000") as avatar:
+async with AvatarSocket("http://localhost:8080") as avatar:
     speaking = asyncio.create_task(avatar.speak(pcm))
     async for frame in avatar:                      # ends after the last frame
         save(frame.index, frame.media_time_us, frame.data)

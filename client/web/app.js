@@ -11,6 +11,7 @@ const $ = (id) => document.getElementById(id);
 const SLIDERS = ["expressiveness", "head_motion"];
 const SILENT = "Off, so that a loudspeaker cannot feed back into your microphone. With headphones, switch it on.";
 const HEARD = "The voice comes back from the server, held back so that it meets the lips.";
+const CONTROLS_PERIOD_MS = 80; // a dragged slider speaks faster than the server wants to listen
 const HEALTH_PERIOD_MS = 4_000;
 
 const video = $("video");
@@ -22,6 +23,7 @@ let session = null;
 let hearing = false;
 let hearingFor = ""; // the kind of voice that the choice was made for
 let countdown = 0;
+let sendControls = 0;
 
 // --- starting and stopping ---------------------------------------------------------------------------------
 
@@ -242,7 +244,10 @@ async function loadFromServer() {
 for (const name of SLIDERS) {
   $(name).addEventListener("input", () => {
     $(`${name}-value`).textContent = `${Math.round(100 * $(name).value)} %`;
-    if (session instanceof TalkSession) session.setControls(controls());
+    sendControls ||= setTimeout(() => {
+      sendControls = 0;
+      if (session instanceof TalkSession) session.setControls(controls());
+    }, CONTROLS_PERIOD_MS);
   });
 }
 for (const choice of document.querySelectorAll('input[name="voice"]')) choice.addEventListener("change", switchVoice);

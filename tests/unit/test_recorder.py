@@ -80,7 +80,8 @@ def test_a_killed_program_leaves_a_playable_file(tmp_path: Path) -> None:
         text=True,
     )
     try:
-        assert child.stdout is not None and child.stdout.readline() == "written\n"
+        assert child.stdout is not None
+        assert child.stdout.readline() == "written\n"
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()

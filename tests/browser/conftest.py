@@ -1,0 +1,62 @@
+"""A real server, a real Chromium, and a spoken file as its microphone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+from served import FLAGS, RunningServer, chromium_path, microphone_flags, write_voice
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    path = chromium_path()
+    if path is None:
+        pytest.skip("no Chromium: `apt install chromium` or `python -m playwright install chromium`")
+    return path
+
+
+@pytest.fixture(scope="session")
+def voice_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled sample voice as Chromium's fake microphone wants it: 48 kHz, mono, 16 bit."""
+    path = tmp_path_factory.mktemp("voice") / "voice.wav"
+    return write_voice(path)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[RunningServer]:
+    running = RunningServer(tmp_path_factory.mktemp("server"))
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture
+async def browser(chromium: str, voice_wav: Path) -> AsyncIterator[Browser]:
+    """With a microphone that speaks, and is allowed."""
+    async with async_playwright() as playwright:
+        flags = [*FLAGS, *microphone_flags(voice_wav)]
+        opened = await playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        await opened.close()
+
+
+@pytest.fixture
+async def strict_browser(chromium: str) -> AsyncIterator[Browser]:
+    """Nobody answers its permission prompts: microphones are refused unless a test grants them."""
+    async with async_playwright() as playwright:
+        flags = [*FLAGS, "--deny-permission-prompts"]
+        opened = await playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        await opened.close()

@@ -1,0 +1,133 @@
+"""What a browser test needs around the page: a Chromium, a spoken file as its microphone, a served model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from client.audio_file import read_pcm
+
+ROOT = Path(__file__).parents[2]
+SAMPLE_VOICE = ROOT / "client" / "web" / "sample-voice.mp3"
+START_TIMEOUT_S = 90
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--use-fake-device-for-media-stream",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+    "--allow-loopback-in-peer-connection",
+]
+# Builds a model with random weights and gives it the bundled gallery, for checkouts without trained weights.
+TINY = """
+import shutil, sys
+from pathlib import Path
+from pipeline.checkpoint import build
+build(Path("configs/model/tiny.yaml")).save_pretrained(sys.argv[1])
+shutil.copytree("pipeline/weights/portrait_256/portraits", Path(sys.argv[1]) / "portraits")
+"""
+SERVE = """
+import argparse, sys
+from stream import serve
+parser = argparse.ArgumentParser()
+serve.add_arguments(parser)
+sys.exit(serve.run(parser.parse_args()))
+"""
+
+
+def microphone_flags(wav: Path) -> list[str]:
+    """The file as an allowed microphone, over and over."""
+    return ["--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={wav}"]
+
+
+def chromium_path() -> str | None:
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := shutil.which(name):
+            return found
+    caches = [Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH", "")), Path.home() / ".cache" / "ms-playwright"]
+    for cache in caches:
+        for path in sorted(cache.glob("chromium-*/chrome-linux*/chrome")):
+            return str(path)
+    return None
+
+
+def has_trained_model() -> bool:
+    return (ROOT / "pipeline" / "weights" / "portrait_256" / "model_index.json").is_file()
+
+
+def write_voice(path: Path) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        file.writeframes(np.concatenate(list(read_pcm(SAMPLE_VOICE))).tobytes())
+    return path
+
+
+class RunningServer:
+    """`talkalong serve` in its own process."""
+
+    def __init__(self, folder: Path, *, limits: str = "{sessions: 4}", model: str | None = None) -> None:
+        self.model = model or ("portrait_256" if has_trained_model() else self._tiny(folder))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://localhost:{port}/"
+        config = folder / "serve.yaml"
+        config.write_text(f"model: {{name: {self.model}}}\nlimits: {limits}\nice: {{loopback: true}}\n")
+        self._log = (folder / "server.log").open("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, "--config", str(config), "--port", str(port)],
+            cwd=ROOT,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    @staticmethod
+    def _tiny(folder: Path) -> str:
+        subprocess.run([sys.executable, "-c", TINY, str(folder / "tiny")], cwd=ROOT, check=True)
+        return str(folder / "tiny")
+
+    def wait_until_ready(self) -> None:
+        end = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < end and self._process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.url}healthz", timeout=2) as answer:
+                    answer.read()
+                return
+            except urllib.error.HTTPError as error:
+                with error:
+                    if json.load(error)["status"] == "failed":
+                        break
+            except OSError:
+                pass
+            time.sleep(0.3)
+        raise RuntimeError(f"The server did not get ready:\n{self.log()}")
+
+    def log(self) -> str:
+        self._log.flush()
+        return Path(self._log.name).read_text()
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()

@@ -1,0 +1,212 @@
+"""The page in a real browser against a real server: it talks, it stops, and it says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from measurement import Measurement
+from playwright.async_api import Browser, Page, Response, Route, expect
+from served import ROOT, RunningServer, has_trained_model
+
+MEASURE = Path(__file__).parent / "measure.js"
+LIVE = '#stage[data-state="live"]'
+IDLE = '#stage[data-state="idle"]'
+
+
+async def open_page(browser: Browser, url: str, *, microphone: bool = True) -> tuple[Page, list[str]]:
+    """A page whose gallery is filled, and the list into which its errors are written."""
+    context = await browser.new_context(permissions=["microphone"] if microphone else [])
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    await page.add_init_script(path=MEASURE)
+    await page.goto(url)
+    await expect(page.locator(".tile[data-id]").first).to_be_visible(timeout=15_000)
+    return page, complaints
+
+
+def sessions_open(server: RunningServer) -> int:
+    with urllib.request.urlopen(f"{server.url}healthz", timeout=5) as answer:
+        return int(json.load(answer)["sessions"])
+
+
+async def sessions_become(server: RunningServer, count: int) -> None:
+    for _ in range(100):
+        if await asyncio.to_thread(sessions_open, server) == count:
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail(f"the server still has {sessions_open(server)} sessions, not {count}")
+
+
+async def test_it_loads_shows_the_gallery_and_asks_nobody_else(
+    browser: Browser, server: RunningServer
+) -> None:
+    elsewhere: list[str] = []
+    context = await browser.new_context()
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(server.url) else elsewhere.append(request.url),
+    )
+    await page.goto(server.url)
+    tiles = page.locator(".tile[data-id]")
+    await expect(tiles.first).to_be_visible()
+    assert await tiles.count() >= 3
+    drawn = "tiles => tiles.every(tile => tile.querySelector('img').naturalWidth > 0)"
+    await page.wait_for_function("() => [...document.images].every(image => image.complete)")
+    assert await tiles.evaluate_all(drawn)
+    await expect(page.locator("#start")).to_be_enabled()
+    await expect(page.locator("#server-text")).to_have_text("Server ready")
+    await tiles.nth(0).focus()
+    await page.keyboard.press("ArrowRight")
+    await expect(tiles.nth(1)).to_have_attribute("aria-checked", "true")
+    await expect(tiles.nth(1)).to_be_focused()
+    assert complaints == []
+    assert elsewhere == []
+
+
+@pytest.mark.timeout(120)
+async def test_the_portrait_talks_and_the_own_voice_returns(browser: Browser, server: RunningServer) -> None:
+    page, complaints = await open_page(browser, f"{server.url}?measure=1")
+    await page.click("#start")
+    await expect(page.locator(LIVE)).to_be_visible(timeout=20_000)
+    await page.wait_for_timeout(1_500)
+    await page.evaluate("measurement.start()")
+    await page.wait_for_timeout(12_000)
+    taken = Measurement.of(await page.evaluate("measurement.stop()"))
+    await expect(page.locator("#figure-fps output")).not_to_have_text("–")
+    await expect(page.locator("#figure-latency output")).not_to_have_text("–")
+    await expect(page.locator("#figure-misses output")).not_to_have_text("–")
+    await page.locator("#expressiveness").fill("1.5")
+    await expect(page.locator("#expressiveness-value")).to_have_text("150 %")
+    assert await asyncio.to_thread(sessions_open, server) == 1
+    await page.click("#start")
+    await expect(page.locator(IDLE)).to_be_attached()
+    assert await page.evaluate("document.querySelector('#video').srcObject") is None
+    await sessions_become(server, 0)
+    assert complaints == []
+    assert taken.size[0] >= 256
+    assert taken.fps >= 20
+    delays = taken.mouth_to_ear_ms()
+    assert len(delays) > 0, "the voice that came back is not the one that was sent"
+    assert 60 < np.median(delays) < 1_000
+    if has_trained_model():
+        assert taken.speech_to_silence() > 1.5, "the lips move in silence as in speech"
+
+
+async def test_the_sample_voice_needs_no_microphone(strict_browser: Browser, server: RunningServer) -> None:
+    page, complaints = await open_page(strict_browser, server.url, microphone=False)
+    await page.get_by_text("Sample voice", exact=True).click()
+    await page.click("#start")
+    await expect(page.locator(LIVE)).to_be_visible(timeout=20_000)
+    await expect(page.locator("#hear")).to_have_attribute("aria-pressed", "true")
+    await page.wait_for_function("document.querySelector('#meter').getAttribute('aria-valuenow') > -45")
+    await page.locator(".tile[data-id]").nth(1).click()
+    await expect(page.locator(LIVE)).to_be_visible(timeout=20_000)
+    await page.close()
+    await sessions_become(server, 0)
+    assert complaints == []
+
+
+async def test_a_refused_microphone_says_what_to_do(strict_browser: Browser, server: RunningServer) -> None:
+    page, _ = await open_page(strict_browser, server.url, microphone=False)
+    await page.click("#start")
+    await expect(page.locator("#notice")).to_have_attribute("data-code", "permission_denied")
+    await expect(page.locator("#notice-text")).to_contain_text("address bar")
+    await expect(page.locator(IDLE)).to_be_attached()
+    await expect(page.locator("#notice-action")).to_have_text("Try again")
+
+
+async def test_a_missing_microphone_says_what_to_do(browser: Browser, server: RunningServer) -> None:
+    page, _ = await open_page(browser, server.url)
+    missing = "() => Promise.reject(new DOMException('none', 'NotFoundError'))"
+    await page.evaluate(f"navigator.mediaDevices.getUserMedia = {missing}")
+    await page.click("#start")
+    await expect(page.locator("#notice-title")).to_have_text("No microphone was found.")
+    await expect(page.locator("#notice-text")).to_contain_text("sample voice")
+
+
+async def test_a_page_without_a_secure_context_says_so(browser: Browser, server: RunningServer) -> None:
+    page, _ = await open_page(browser, server.url)
+    await page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
+    await page.click("#start")
+    await expect(page.locator("#notice")).to_have_attribute("data-code", "not_secure")
+    await expect(page.locator("#notice-text")).to_contain_text("https")
+
+
+async def test_a_full_server_counts_down_and_lets_try_again(browser: Browser, server: RunningServer) -> None:
+    page, _ = await open_page(browser, server.url)
+
+    async def full(route: Route) -> None:
+        body = json.dumps({"error": {"code": "server_full", "message": "All 2 places are taken."}})
+        headers = {"Retry-After": "2", "Content-Type": "application/json"}
+        await route.fulfill(status=503, headers=headers, body=body)
+
+    await page.route("**/v1/sessions", full)
+    await page.click("#start")
+    await expect(page.locator("#notice")).to_have_attribute("data-code", "server_full")
+    await expect(page.locator("#notice-text")).to_have_text("All 2 places are taken.")
+    await expect(page.locator("#notice-action")).to_have_text("Try again in 1 s")
+    await expect(page.locator("#notice-action")).to_be_enabled(timeout=5_000)
+    await page.unroute("**/v1/sessions")
+    await page.click("#notice-action")
+    await expect(page.locator(LIVE)).to_be_visible(timeout=20_000)
+    await expect(page.locator("#notice")).to_be_hidden()
+
+
+async def test_a_session_that_the_server_ends_is_opened_again(
+    browser: Browser, server: RunningServer
+) -> None:
+    page, _ = await open_page(browser, server.url)
+    places: list[str] = []
+
+    def remember(response: Response) -> None:
+        if response.request.method == "POST":
+            places.append(response.headers["location"])
+
+    page.on("response", remember)
+    await page.click("#start")
+    await expect(page.locator(LIVE)).to_be_visible(timeout=20_000)
+    await page.request.delete(server.url.rstrip("/") + places[0])
+    await expect(page.locator('#stage[data-state="reconnecting"]')).to_be_attached(timeout=10_000)
+    await expect(page.locator("#status")).to_contain_text("Connecting again")
+    await expect(page.locator(LIVE)).to_be_visible(timeout=20_000)
+    assert len(places) == 2
+    await page.close()
+    await sessions_become(server, 0)
+
+
+async def test_an_upload_asks_for_consent_and_explains_a_refusal(
+    browser: Browser, server: RunningServer, tmp_path: Path
+) -> None:
+    page, _ = await open_page(browser, server.url)
+    count = await page.locator(".tile[data-id]").count()
+    picture = tmp_path / "no-face.png"
+    picture.write_bytes(await page.screenshot(clip={"x": 0, "y": 0, "width": 300, "height": 300}))
+    await page.set_input_files("#file", picture)
+    await expect(page.locator("#upload")).to_be_visible()
+    await expect(page.locator("#upload-name")).to_have_value("no face")
+    await page.fill("#upload-by", "Ada Miller")
+    await page.click("#upload-send")
+    await expect(page.locator("#upload")).to_be_visible()  # the browser asks for the consent box
+    await page.check("#upload-consent")
+    await page.click("#upload-send")
+    await expect(page.locator("#upload-error")).to_contain_text("face", timeout=15_000)
+    await page.click("#upload-cancel")
+    await expect(page.locator("#upload")).to_be_hidden()
+
+    portrait = ROOT / "pipeline" / "weights" / "portrait_256" / "portraits" / "astronaut.jpg"
+    await page.set_input_files("#file", portrait)
+    await page.fill("#upload-by", "Ada Miller")
+    await page.check("#upload-consent")
+    await page.click("#upload-send")
+    await expect(page.locator(".tile[data-id]")).to_have_count(count + 1, timeout=15_000)
+    await expect(page.locator('.tile[aria-checked="true"] .tile-name')).to_have_text("astronaut")
