@@ -30,12 +30,17 @@ class Compositor:
         self._left, self._top, self._size = left, top, (width, height)
         self._rows, self._columns = slice(top, top + height), slice(left, left + width)
         self._alpha = np.ascontiguousarray(portrait.alpha[self._rows, self._columns])
+        # The crop on the canvas, and the moving rectangle in it.
+        self._crop_size = tuple(round(CROP_PIXELS / portrait.matrix[axis, axis]) for axis in (0, 1))
+        (_, _), (start_x, start_y) = self._sampling(self._crop_size[1], self._crop_size[0])
+        self._in_crop = (
+            slice(round(start_y), round(start_y) + height),
+            slice(round(start_x), round(start_x) + width),
+        )
         rows, columns = np.mgrid[self._rows, self._columns].astype(np.float32)
-        self._place = np.ascontiguousarray(np.dstack([columns, rows]))
-        # One unit of the grid, half a crop, in canvas pixels.
-        half = CROP_PIXELS / 2
-        reach = np.array([half / portrait.matrix[0, 0], half / portrait.matrix[1, 1]], np.float32)
-        self._reach = np.ascontiguousarray(self._alpha[..., None] * reach)
+        self._places = (np.ascontiguousarray(columns), np.ascontiguousarray(rows))
+        # One unit of the grid is half a crop.
+        self._reaches = tuple(self._alpha * np.float32(size / 2) for size in self._crop_size)
 
     def composite(
         self, grid: NDArray[np.float32], mask: NDArray[np.float32], paint: NDArray[np.float32]
@@ -48,13 +53,20 @@ class Compositor:
             0..1. The three may differ in size from each other.
         """
         frame = self._canvas.copy()
-        shift = self._on_canvas(grid - _identity(grid.shape[0], grid.shape[1]), 0, 0, self._size)
-        source = cv2.split(cv2.add(cv2.multiply(shift, self._reach), self._place))
+        shifts = cv2.split(grid - _identity(grid.shape[0], grid.shape[1]))
+        sources = []
+        for shift, reach, place in zip(shifts, self._reaches, self._places, strict=True):
+            on_canvas = np.asarray(cv2.resize(shift, self._crop_size, interpolation=cv2.INTER_LINEAR))
+            sources.append(cv2.add(cv2.multiply(on_canvas[self._in_crop], reach), place))
         inside = frame[self._rows, self._columns]
-        moved = cv2.remap(
-            self._canvas, source[0], source[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        cv2.remap(
+            self._canvas,
+            sources[0],
+            sources[1],
+            cv2.INTER_LINEAR,
+            dst=inside,
+            borderMode=cv2.BORDER_REPLICATE,
         )
-        np.copyto(inside, np.asarray(moved, np.uint8))
         self._repaint(inside, mask, paint)
         return frame
 

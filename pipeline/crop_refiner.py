@@ -6,7 +6,6 @@ does not give; this small network reads them off the picture.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -17,35 +16,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.face_detector import Square
+
 INPUT_PIXELS = 96
 ANALYSED_SIDE_PIXELS = 144
 """Larger faces are shrunk to this side first, so that sampling does not alias."""
 _PASSES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Square:
-    """An axis-aligned square in pixels of a picture: its middle and its side."""
-
-    centre_x: float
-    centre_y: float
-    side: float
-
-    @property
-    def left(self) -> float:
-        """Left edge."""
-        return self.centre_x - self.side / 2
-
-    @property
-    def top(self) -> float:
-        """Upper edge."""
-        return self.centre_y - self.side / 2
-
-    def scaled(self, factor: float) -> Square:
-        """The same square in a picture resized by `factor`."""
-        return Square(
-            centre_x=self.centre_x * factor, centre_y=self.centre_y * factor, side=self.side * factor
-        )
 
 
 class CropRefiner(nn.Module):

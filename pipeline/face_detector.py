@@ -41,6 +41,31 @@ class Face:
         return float(self.size[0])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """An axis-aligned square in pixels of a picture: its middle and its side."""
+
+    centre_x: float
+    centre_y: float
+    side: float
+
+    @property
+    def left(self) -> float:
+        """Left edge."""
+        return self.centre_x - self.side / 2
+
+    @property
+    def top(self) -> float:
+        """Upper edge."""
+        return self.centre_y - self.side / 2
+
+    def scaled(self, factor: float) -> Square:
+        """The same square in a picture resized by `factor`."""
+        return Square(
+            centre_x=self.centre_x * factor, centre_y=self.centre_y * factor, side=self.side * factor
+        )
+
+
 class FaceDetector:
     """Not for several threads at once: the network keeps its buffers."""
 

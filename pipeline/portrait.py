@@ -12,16 +12,12 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.face_detector import Face, FaceDetector
-
-if TYPE_CHECKING:
-    from pipeline.crop_refiner import Square
+from pipeline.face_detector import Face, FaceDetector, Square
 
 CROP_PIXELS = 256
 MAX_FILE_BYTES = 8 * 2**20
@@ -105,10 +101,17 @@ def prepare_portrait(
     left, top, right, bottom, scale = _frame(picture, square, max_side)
     size = (round((right - left) * scale), round((bottom - top) * scale))
     canvas = picture.resize(size, Image.Resampling.LANCZOS, box=(left, top, right, bottom))
-    zoom = CROP_PIXELS / (square.side * scale)
-    matrix = np.array(
-        [[zoom, 0.0, (left - square.left) * scale * zoom], [0.0, zoom, (top - square.top) * scale * zoom]]
+    # The crop's edges lie on pixel edges of the canvas, so that paste-back is a plain resize.
+    side, first_x, first_y = (
+        round(length * scale) for length in (square.side, square.left - left, square.top - top)
     )
+    square = Square(
+        centre_x=left + (first_x + side / 2) / scale,
+        centre_y=top + (first_y + side / 2) / scale,
+        side=side / scale,
+    )
+    zoom = CROP_PIXELS / side
+    matrix = np.array([[zoom, 0.0, -first_x * zoom], [0.0, zoom, -first_y * zoom]])
     matrix[:, 2] += (zoom - 1) / 2  # pixel centres
     return Portrait(
         name=name,
@@ -122,8 +125,6 @@ def prepare_portrait(
 
 def rough_square(face: Face) -> Square:
     """A square near the canonical one, from the detector's points."""
-    from pipeline.crop_refiner import Square  # here, so that importing this module does not import torch
-
     eyes, mouth = face.points[:2].mean(0), face.points[3]
     centre = eyes + _ROUGH_CENTRE * (mouth - eyes)
     eye_distance = float(np.linalg.norm(face.points[1] - face.points[0]))

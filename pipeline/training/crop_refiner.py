@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch.nn import functional
 from tqdm import trange
 
-from pipeline.crop_refiner import ANALYSED_SIDE_PIXELS, INPUT_PIXELS, CropRefiner, Square, shrunk
-from pipeline.face_detector import FaceDetector
+from pipeline.crop_refiner import ANALYSED_SIDE_PIXELS, INPUT_PIXELS, CropRefiner, shrunk
+from pipeline.face_detector import FaceDetector, Square
 from pipeline.portrait import rough_square
 from pipeline.training.portrait_fit import canonical_square
 

@@ -29,7 +29,7 @@ from pipeline.portrait import (
 
 GALLERY = Path(str(resources.files("pipeline"))) / "weights" / "portrait_256" / "portraits"
 PICTURES = sorted(GALLERY.glob("*.jpg"))
-# Middle and side of the square around each face, measured with dense landmarks, as shares of the picture's side.
+# Middle and side of the square around each face, by dense landmarks, as shares of the picture
 SQUARES = json.loads((Path(__file__).parent / "gallery_squares.json").read_text())
 
 
@@ -180,7 +180,7 @@ def test_small_face_says_how_many_pixels_are_needed() -> None:
     ids=["empty", "text", "broken header", "cut off", "gif"],
 )
 def test_files_that_are_no_pictures(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(NotAnImageError, match="use a|use another"):
+    with pytest.raises(NotAnImageError, match=r"use a|use another"):
         prepare_portrait(data)
     path = tmp_path / "portrait.jpg"
     path.write_bytes(data)
