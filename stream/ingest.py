@@ -8,6 +8,7 @@ lost packet and a loss leaves no delay behind. A packet that comes after all sti
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -33,6 +34,7 @@ HISTORY_SAMPLES = 2 * PITCH_SAMPLES[1]
 LATENESS_PACKETS = 100
 SLEW_S_PER_S = 0.008
 DEAD_ZONE_S = 0.002
+SETTLING_SAMPLES = SAMPLE_RATE * 150 // 1000
 REANCHOR_S = 0.060
 
 
@@ -113,7 +115,11 @@ class Ingest:
             self._lateness.clear()
             self.rebases += 1
             logger.info("the speaker's timestamps jumped; the stream goes on at sample %d", position)
-        self._lateness.append(arrived - self._clock.heard(position + len(pcm)))
+        late_s = arrived - self._clock.heard(position + len(pcm))
+        if late_s < 0 and position < SETTLING_SAMPLES:
+            self._clock.slew(late_s)  # the first packet was a slow one, and nothing has been played yet
+            late_s = 0.0
+        self._lateness.append(late_s)
         if position + len(pcm) <= self._end:
             self.late_packets += 1
             self._playout.write(position, pcm)
@@ -164,14 +170,18 @@ class Ingest:
             self._on_model_pcm(pcm)
 
     def _follow(self, now: float) -> None:
-        """Earliest packets on time, and the 95th percentile within the margin: else shift the clock."""
+        """Earliest packets on time, and the 95th percentile within the margin: else the clock follows slowly.
+
+        Where most packets come far too late the delay of the network has grown: shift once instead.
+        """
         elapsed, self._last_slew = now - self._last_slew, now
         if len(self._lateness) < LATENESS_PACKETS // 2:
             return
-        error = max(min(self._lateness), float(np.percentile(self._lateness, 95)) - self._margin_s)
-        if error > REANCHOR_S:
-            frames = round(error * FPS)
-            logger.warning("audio comes %.0f ms late; both tracks shift by %d frames", 1000 * error, frames)
+        median, high = np.percentile(self._lateness, [50, 95])
+        error = max(min(self._lateness), float(high) - self._margin_s)
+        if median > REANCHOR_S:
+            frames = math.ceil(float(median) * FPS)
+            logger.warning("audio comes %.0f ms late; both tracks shift by %d frames", 1000 * median, frames)
             self._clock.reanchor(frames)
             self._lateness.clear()
         elif abs(error) > DEAD_ZONE_S:

@@ -18,7 +18,6 @@ from aiortc import (
     RTCRtpTransceiver,
     RTCSessionDescription,
 )
-from aiortc.exceptions import InvalidAccessError, InvalidStateError
 from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import candidate_from_sdp
 
@@ -141,7 +140,8 @@ class Session:
             await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             description = await self._pc.createAnswer()
             await self._pc.setLocalDescription(description)
-        except (ValueError, KeyError, IndexError, AttributeError, InvalidAccessError, InvalidStateError) as error:
+        except Exception as error:  # aiortc's parser asserts, indexes and raises what it likes on foreign text
+            logger.debug("an offer could not be used", exc_info=True)
             raise BadRequestError(
                 f"The offer cannot be used ({error or type(error).__name__}); it needs audio to and from the server "
                 "(Opus) and video from it (H.264 or VP8), on one connection.",

@@ -80,6 +80,7 @@ def test_a_stall_of_the_network_is_filled_in_time_and_leaves_nothing_behind() ->
     uplink = Uplink()
     uplink.run(500, lambda i: max(0.0, (115 - i) * PACKET_S) if 100 <= i < 115 else 0.0)
     assert uplink.ingest.late_packets > 5
+    assert uplink.clock.reanchors == 0
     assert uplink.clock.media_heard(uplink.time.now()) - uplink.ingest.end < 3 * PACKET_SAMPLES
     assert uplink.model_samples == uplink.ingest.end // 3
 
@@ -120,6 +121,12 @@ def test_a_jump_of_the_timestamps_is_a_new_stream_at_the_same_delay(jump: int) -
     uplink.run(100, lambda i: 0.0, timestamp=100 * PACKET_SAMPLES + jump)
     assert uplink.ingest.rebases == 1
     assert uplink.ingest.end == pytest.approx(200 * PACKET_SAMPLES, abs=4 * PACKET_SAMPLES)
+
+
+def test_a_slow_first_packet_costs_no_delay() -> None:
+    uplink = Uplink()
+    uplink.run(50, lambda i: 0.015 if i == 0 else 0.0)
+    assert uplink.clock.heard(0) == pytest.approx(uplink.start, abs=1e-6)
 
 
 def test_silence_from_the_start_and_speech_joins_in() -> None:
