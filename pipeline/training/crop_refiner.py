@@ -72,7 +72,7 @@ def _recolour(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     levels = (np.arange(256, dtype=np.float32) / 255) ** np.float32(rng.uniform(0.6, 1.6))
     crop: NDArray[np.float32] = levels[pixels] * light.astype(np.float32)
     if rng.random() < 0.2:
-        crop = np.repeat(crop.mean(-1, keepdims=True, dtype=np.float32), 3, -1)
+        crop = np.repeat(np.asarray(crop.mean(-1, keepdims=True), np.float32), 3, -1)
     if rng.random() < 0.3:
         crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.5, 2)), np.float32)
     if rng.random() < 0.3:

@@ -55,8 +55,8 @@ def test_identity_returns_the_canvas(size: int) -> None:
 def test_frame_is_a_new_array_every_time() -> None:
     portrait = make_portrait()
     before = portrait.canvas.copy()
-    first = composite(portrait, identity(64) + 0.1, *blank(64))
-    second = composite(portrait, identity(64) - 0.1, *blank(64))
+    first = composite(portrait, identity(64) + np.float32(0.1), *blank(64))
+    second = composite(portrait, identity(64) - np.float32(0.1), *blank(64))
     assert first is not second
     assert not np.array_equal(first, second)
     assert np.array_equal(portrait.canvas, before)
@@ -82,8 +82,10 @@ def test_paint_lands_where_the_mask_says_and_nowhere_else() -> None:
     assert np.abs(frame[156:191, 125:168] - (255, 0, 64)).max() <= 1
     changed = np.any(frame != portrait.canvas, axis=-1)
     rows, columns = np.nonzero(changed)
-    assert rows.min() >= 151 and rows.max() <= 196
-    assert columns.min() >= 120 and columns.max() <= 173
+    assert rows.min() >= 151
+    assert rows.max() <= 196
+    assert columns.min() >= 120
+    assert columns.max() <= 173
 
 
 @pytest.mark.parametrize("square", [(40.0, 30.0, 210.0), (-35.5, -20.25, 280.0), (120.0, 150.0, 220.5)])
@@ -95,7 +97,10 @@ def test_outside_is_bit_identical_for_any_motion(square: tuple[float, float, flo
     mask = np.ones((256, 256), np.float32)
     frame = composite(portrait, grid, mask, rng.random((256, 256, 3), np.float32))
     still = portrait.alpha == 0
-    assert still[0].all() and still[-1].all() and still[:, 0].all() and still[:, -1].all()
+    assert still[0].all()
+    assert still[-1].all()
+    assert still[:, 0].all()
+    assert still[:, -1].all()
     assert np.array_equal(frame[still], portrait.canvas[still])
     assert not np.array_equal(frame, portrait.canvas)
 

@@ -82,7 +82,10 @@ def test_alpha_vanishes_at_the_borders_and_fills_the_face() -> None:
     alpha = portrait.alpha
     x, y, side = (round(number) for number in square_on_canvas(portrait))
     assert alpha.shape == portrait.canvas.shape[:2]
-    assert not alpha[0].any() and not alpha[-1].any() and not alpha[:, 0].any() and not alpha[:, -1].any()
+    assert not alpha[0].any()
+    assert not alpha[-1].any()
+    assert not alpha[:, 0].any()
+    assert not alpha[:, -1].any()
     assert (alpha[y - side // 4 : y + side // 4, x - side // 4 : x + side // 4] == 1).all()
 
 
