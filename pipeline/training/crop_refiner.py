@@ -70,7 +70,7 @@ def _recolour(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     """Light, contrast, white balance, grey, blur, noise and covered parts; [H,W,3] u8 -> 0..1."""
     light = rng.uniform(0.7, 1.2) * rng.uniform(0.85, 1.15, 3)
     levels = (np.arange(256, dtype=np.float32) / 255) ** np.float32(rng.uniform(0.6, 1.6))
-    crop: NDArray[np.float32] = levels[pixels] * light.astype(np.float32)
+    crop = np.asarray(levels[pixels] * light, np.float32)
     if rng.random() < 0.2:
         crop = np.repeat(np.asarray(crop.mean(-1, keepdims=True), np.float32), 3, -1)
     if rng.random() < 0.3:
