@@ -125,17 +125,24 @@ def _options_from_query(request: Request) -> SessionConfig:
             if key == "portrait":
                 values[key] = text
             elif key in ("hop_frames", "right_frames", "seed"):
-                values[key] = int(text)
+                values[key] = _number(key, text, int)
             elif key in ("expressiveness", "head_motion"):
-                controls[key] = float(text)
+                controls[key] = _number(key, text, float)
             else:
                 raise ProtocolError(
                     f"'{key}' is not an option; known are portrait, hop_frames, right_frames, seed, expressiveness and "
                     "head_motion."
                 )
         return SessionConfig(**values, controls=ControlValues(**controls))
-    except ValueError as error:
+    except ProtocolError as error:
         raise BadRequestError(str(error), code="bad_config") from error
+
+
+def _number(key: str, text: str, kind: type[int] | type[float]) -> float:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ProtocolError(f"The option {key} is '{text}', which is not a number.") from error
 
 
 @router.patch("/v1/sessions/{session_id}", status_code=204)
