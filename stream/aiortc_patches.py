@@ -188,7 +188,7 @@ def use_low_delay_buffer(receiver: RTCRtpReceiver) -> LowDelayBuffer | None:
 def use_encoder(sender: RTCRtpSender, encoder: H264Encoder | OpusEncoder) -> None:
     """Before the connection starts, and only if that codec was negotiated."""
     if supported():
-        sender._RTCRtpSender__encoder = encoder
+        setattr(sender, "_RTCRtpSender__encoder", encoder)  # noqa: B010 - mypy does not know the private name
 
 
 async def close_peer(pc: RTCPeerConnection, *, timeout_s: float) -> bool:

@@ -47,7 +47,10 @@ class ArenaLayout:
 
 
 class Arena:
-    """Numpy views of one shared file. `windows` float32 [slots, samples]; `frames` uint8 [slots, hop, H, W, 3]."""
+    """Numpy views of one shared file.
+
+    windows: float32 [slots, samples]; frames: uint8 [slots, hop, H, W, 3].
+    """
 
     def __init__(self, layout: ArenaLayout, descriptor: int) -> None:
         self.layout = layout

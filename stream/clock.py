@@ -84,7 +84,12 @@ class PresentationClock:
 
     def heard(self, media_samples: int) -> float:
         """When sample `media_samples` (48 kHz) is expected to be heard; only once anchored."""
-        return self._origin + self._lags[-1][2] / FPS + (media_samples / SAMPLE_RATE) - self.playout_delay_ms / 1000
+        return (
+            self._origin
+            + self._lags[-1][2] / FPS
+            + (media_samples / SAMPLE_RATE)
+            - self.playout_delay_ms / 1000
+        )
 
     def media_heard(self, at: float) -> int:
         """How many samples of the stream should have been heard at wall time `at`."""

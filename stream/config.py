@@ -67,7 +67,7 @@ class ModelConfig:
 @dataclass(frozen=True, kw_only=True)
 class MediaConfig:
     """Chunking, delay and codecs. step_allowance_ms None: measured at warm-up (p99, within the two limits).
-    margin_ms covers scheduling and network jitter. conceal_after_ms: audio overdue by this much is filled in."""
+    margin_ms covers scheduling and network jitter. conceal_after_ms: audio overdue by this is filled in."""
 
     hop_frames: int = 2
     right_frames: int = 2

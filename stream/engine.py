@@ -380,8 +380,8 @@ class ModelEngine:
             self._starts.popleft()
         if len(self._starts) > self._config.max_restarts_per_minute:
             raise EngineError(
-                f"The model process ended {len(self._starts)} times within a minute, so it is not started again; "
-                "see the log for its last error."
+                f"The model process ended {len(self._starts)} times within a minute, so it is not "
+                "started again; see the log for its last error."
             )
 
     async def _run_once(self) -> None:
@@ -391,7 +391,10 @@ class ModelEngine:
         ours.setblocking(False)
         settings = asdict(self._config) | {"log_level": logging.getLogger().getEffectiveLevel()}
         command = [sys.executable, "-m", "stream.model_process", str(theirs.fileno()), json.dumps(settings)]
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = os.environ | {
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
         self._gone.clear()
         self._unpacker = Unpacker()
         try:
@@ -416,7 +419,9 @@ class ModelEngine:
                     session.process_gone()
             for future in self._preparing.values():
                 if not future.done():
-                    future.set_exception(EngineError("The model process stopped; please try again in a moment."))
+                    future.set_exception(
+                        EngineError("The model process stopped; please try again in a moment.")
+                    )
             for descriptor in self._descriptors:
                 os.close(descriptor)
             self._descriptors.clear()

@@ -1,12 +1,12 @@
 """What can go wrong for a client, as a tree. Each message is a sentence that says what to do.
 
-    StreamError
-    |- BadRequestError 400 <- PictureRefusedError
-    |- UnauthorizedError 401      |- ForbiddenError 403
-    |- NotFoundError 404          |- TooLargeError 413         |- UnsupportedMediaError 415
-    |- TooManySessionsError 429   `- UnavailableError 503 (Retry-After)
-    ConfigError      a YAML file that cannot be used
-    EngineError      the model process cannot do what was asked (also after too many crashes)
+StreamError
+|- BadRequestError 400 <- PictureRefusedError
+|- UnauthorizedError 401      |- ForbiddenError 403
+|- NotFoundError 404          |- TooLargeError 413         |- UnsupportedMediaError 415
+|- TooManySessionsError 429   `- UnavailableError 503 (Retry-After)
+ConfigError      a YAML file that cannot be used
+EngineError      the model process cannot do what was asked (also after too many crashes)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BadRequestError(StreamError):
 
 
 class PictureRefusedError(BadRequestError):
-    """A picture that cannot become a portrait; the code says why (no_face, several_faces, not_an_image, ...)."""
+    """A picture that cannot become a portrait; the code says why (no_face, not_an_image, ...)."""
 
     default_code = "picture_refused"
 

@@ -139,7 +139,7 @@ class Gallery:
         if not CONSENT_LENGTH[0] <= len(consent) <= CONSENT_LENGTH[1]:
             raise BadRequestError(
                 "Please state who is in the picture and that they agreed to this use "
-                f"({CONSENT_LENGTH[0]} to {CONSENT_LENGTH[1]} characters); without it no portrait is accepted.",
+                f"({CONSENT_LENGTH[0]} to {CONSENT_LENGTH[1]} characters); without it none is accepted.",
                 code="consent_missing",
             )
         if sum(entry.source == "uploaded" for entry in self._entries.values()) >= self._max_uploads:
@@ -151,9 +151,7 @@ class Gallery:
         self._check(data)
         name = re.sub(r"\s+", " ", name).strip()[:NAME_LENGTH] or "Uploaded portrait"
         portrait = await self._prepare(data, name=name)
-        entry = Entry(
-            id=f"up-{secrets.token_hex(8)}", portrait=portrait, source="uploaded", consent=consent
-        )
+        entry = Entry(id=f"up-{secrets.token_hex(8)}", portrait=portrait, source="uploaded", consent=consent)
         await asyncio.to_thread(self._record, entry, data)
         self._entries[entry.id] = entry
         return entry
@@ -171,7 +169,8 @@ class Gallery:
         """Bytes and, from the header, pixels, before anything is decoded."""
         if len(data) > self._max_bytes:
             raise TooLargeError(
-                f"The picture has {len(data) / 1e6:.1f} MB; at most {self._max_bytes / 1e6:.0f} MB are accepted.",
+                f"The picture has {len(data) / 1e6:.1f} MB; "
+                f"{self._max_bytes / 1e6:.0f} MB are accepted at most.",
                 code="picture_too_large",
             )
         try:
@@ -179,12 +178,13 @@ class Gallery:
                 width, height = opened.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise BadRequestError(
-                "This file is not a picture that we can read; use a JPEG, PNG or WebP file.", code="not_an_image"
+                "This file is not a picture that we can read; use a JPEG, PNG or WebP file.",
+                code="not_an_image",
             ) from error
         if width * height > self._max_pixels:
             raise TooLargeError(
-                f"The picture has {width} x {height} pixels; at most {self._max_pixels // 10**6} megapixels are "
-                "accepted. Make it smaller and try again.",
+                f"The picture has {width} x {height} pixels; {self._max_pixels // 10**6} megapixels are "
+                "accepted at most. Make it smaller and try again.",
                 code="picture_too_large",
             )
 
@@ -200,11 +200,13 @@ class Gallery:
         if self._uploads_directory is not None:
             self._uploads_directory.mkdir(parents=True, exist_ok=True)
             (self._uploads_directory / f"{entry.id}.picture").write_bytes(data)
-            (self._uploads_directory / f"{entry.id}.consent.json").write_text(json.dumps(record), encoding="utf-8")
+            (self._uploads_directory / f"{entry.id}.consent.json").write_text(
+                json.dumps(record), encoding="utf-8"
+            )
 
 
 def _pictures(folder: Path) -> list[tuple[Path, dict[str, str]]]:
-    """Picture files, each with its entry of the credits file, in that file's order (others after, by name)."""
+    """Picture files, each with its entry of the credits file, in its order (others after, by name)."""
     if not folder.is_dir():
         return []
     notes: dict[str, dict[str, str]] = {}

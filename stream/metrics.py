@@ -13,13 +13,17 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.sessions = Gauge("talkalong_sessions", "Sessions now", registry=self.registry)
-        self.ready = Gauge("talkalong_ready", "1 after warm-up while the model is live", registry=self.registry)
+        self.ready = Gauge(
+            "talkalong_ready", "1 after warm-up while the model is live", registry=self.registry
+        )
         self.opened = self._counter("sessions_opened", "Sessions opened, by transport", ["transport"])
         self.refused = self._counter("requests_refused", "Requests refused, by error code", ["code"])
         self.frames = self._counter("frames_sent", "Video frames sent")
         self.missed = self._counter("frames_missed", "40 ms slots whose own frame was not there in time")
         self.late = self._counter("frames_late", "Frames that came after their slot")
-        self.skipped = self._counter("frames_skipped", "Frames left out under overload or while the model restarted")
+        self.skipped = self._counter(
+            "frames_skipped", "Frames left out under overload or while the model restarted"
+        )
         self.concealed_ms = self._counter("audio_concealed_milliseconds", "Uplink audio that was filled in")
         self.reanchors = self._counter("reanchors", "Times a session's playout was shifted")
         self.engine_restarts = self._counter("engine_restarts", "Times the model process was started again")

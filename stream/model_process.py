@@ -1,7 +1,8 @@
 """The model's own process: `python -m stream.model_process FD SETTINGS`, started by `stream.engine` only.
 
-Its main thread reads what arrived, takes the most urgent window, steps and answers. States live here, one per
-session; pictures and audio in the sessions' arenas; a second thread prepares new portraits. End of the control socket means the server is gone: exit.
+Its main thread reads what arrived, takes the most urgent window, steps and answers. States live here, one
+per session; pictures and audio in the sessions' arenas; a second thread prepares new portraits. The end of
+the control socket means that the server is gone: exit.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class ModelProcess:
         gc.collect()
         gc.freeze()
         left_frames = self._pipe.window_spec().left_frames
-        self._send({"type": "ready", "left_frames": left_frames, "device": str(getattr(self._pipe, "device", "cpu"))})
+        self._send(
+            {"type": "ready", "left_frames": left_frames, "device": str(getattr(self._pipe, "device", "cpu"))}
+        )
 
     def run(self) -> None:
         while self._receive(wait=not len(self._schedule)):
@@ -112,7 +115,9 @@ class ModelProcess:
         elif name not in self._sessions:
             logger.debug("a %s message for session %s, which is gone", kind, name)
         elif kind == "window":
-            job = Job(session=name, index=message["index"], slot=message["slot"], deadline=message["deadline"])
+            job = Job(
+                session=name, index=message["index"], slot=message["slot"], deadline=message["deadline"]
+            )
             self._schedule.add(job)
         elif kind == "controls":
             session = self._sessions[name]
@@ -130,7 +135,9 @@ class ModelProcess:
         except Exception as error:
             logger.exception("session %s could not be opened", name)
             arena.close()
-            self._send({"type": "failed", "session": name, "message": f"The model refused the session: {error}"})
+            self._send(
+                {"type": "failed", "session": name, "message": f"The model refused the session: {error}"}
+            )
             return
         self._sessions[name] = _Session(arena, replace(state, chunk_index=message["chunk_index"]), spec)
         self._send({"type": "opened", "session": name})
@@ -146,7 +153,9 @@ class ModelProcess:
             session.state = session.state.skip()
             self._send(answer | {"type": "skipped"})
             return
-        window = AudioWindow(job.index, session.spec.start_sample(job.index), session.arena.windows[job.slot].copy())
+        window = AudioWindow(
+            job.index, session.spec.start_sample(job.index), session.arena.windows[job.slot].copy()
+        )
         started = time.monotonic()
         try:
             state, chunk = self._pipe.step(session.state, window, num_inference_steps=steps)

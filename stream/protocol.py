@@ -26,7 +26,7 @@ class ProtocolError(ValueError):
     """A message that cannot be understood; the text says what was wrong and what is expected."""
 
 
-# --- session configuration -------------------------------------------------------------------------------
+# --- session configuration ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,9 @@ ClientMessage = SetControls | Ping | EndOfAudio
 def parse_client_message(text: str | bytes) -> ClientMessage:
     """One control message of a client; raises `ProtocolError` with a sentence that can be sent back."""
     if len(text) > MAX_MESSAGE_BYTES:
-        raise ProtocolError(f"The message is {len(text)} bytes long; at most {MAX_MESSAGE_BYTES} are accepted.")
+        raise ProtocolError(
+            f"The message is {len(text)} bytes long; at most {MAX_MESSAGE_BYTES} are accepted."
+        )
     values = _json_object(text, what="A control message")
     kind = values.pop("type", None)
     if kind == "controls":
@@ -142,7 +144,7 @@ def stats_message(stats: SessionStats) -> str:
     return json.dumps({"type": "stats", **dataclasses.asdict(stats)})
 
 
-# --- statistics ----------------------------------------------------------------------------------------------
+# --- statistics --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +175,10 @@ class LatencyBudget:
 
     def sentence(self) -> str:
         return (
-            f"hop {self.hop_ms:.0f} + look-ahead {self.right_context_ms:.0f} + step {self.step_allowance_ms:.0f} "
-            f"+ margin {self.margin_ms:.0f} = playout delay {self.playout_delay_ms:.0f} ms; with about "
-            f"{self.floor_ms:.0f} ms for capture, network and screen: {self.mouth_to_photon_ms:.0f} ms from mouth "
-            "to photon"
+            f"hop {self.hop_ms:.0f} + look-ahead {self.right_context_ms:.0f} "
+            f"+ step {self.step_allowance_ms:.0f} + margin {self.margin_ms:.0f} "
+            f"= playout delay {self.playout_delay_ms:.0f} ms; with about {self.floor_ms:.0f} ms for capture, "
+            f"network and screen: {self.mouth_to_photon_ms:.0f} ms from mouth to photon"
         )
 
 
@@ -221,7 +223,7 @@ class SessionStats:
     controls: dict[str, float] = field(default_factory=dict)
 
 
-# --- WebSocket frames ----------------------------------------------------------------------------------------
+# --- WebSocket frames --------------------------------------------------------------------------
 
 FRAME_MAGIC = b"TKF1"
 FRAME_HEADER = struct.Struct("<4sBBHIQ")
@@ -261,7 +263,7 @@ class EncodedFrame:
         )
 
 
-# --- reading JSON --------------------------------------------------------------------------------------------
+# --- reading JSON ------------------------------------------------------------------------------
 
 
 def _json_object(text: str | bytes, *, what: str) -> dict[str, Any]:

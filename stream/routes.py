@@ -52,7 +52,9 @@ async def _body(request: Request, limit: int) -> str:
     async for part in request.stream():
         data += part
         if len(data) > limit:
-            raise TooLargeError(f"The body is longer than the {limit} bytes that are accepted.", code="sdp_too_large")
+            raise TooLargeError(
+                f"The body is longer than the {limit} bytes that are accepted.", code="sdp_too_large"
+            )
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -87,8 +89,8 @@ async def open_session(request: Request, authorization: Authorization = None) ->
         options = _options(text)
     else:
         raise UnsupportedMediaError(
-            f"The content type is '{kind or 'missing'}'; send the offer as {SDP_TYPE}, or {MULTIPART_TYPE} with the "
-            "fields sdp and config."
+            f"The content type is '{kind or 'missing'}'; send the offer as {SDP_TYPE}, or "
+            f"{MULTIPART_TYPE} with the fields sdp and config."
         )
     session, answer = await server.open_session(offer, options, address=_address(request))
     headers = {"Location": f"/v1/sessions/{session.id}"}
@@ -130,8 +132,8 @@ def _options_from_query(request: Request) -> SessionConfig:
                 controls[key] = _number(key, text, float)
             else:
                 raise ProtocolError(
-                    f"'{key}' is not an option; known are portrait, hop_frames, right_frames, seed, expressiveness and "
-                    "head_motion."
+                    f"'{key}' is not an option; known are portrait, hop_frames, right_frames, seed, "
+                    "expressiveness and head_motion."
                 )
         return SessionConfig(**values, controls=ControlValues(**controls))
     except ProtocolError as error:
@@ -213,7 +215,9 @@ async def upload_portrait(
 
 
 @router.delete("/v1/portraits/{portrait_id}", status_code=204)
-async def delete_portrait(portrait_id: str, request: Request, authorization: Authorization = None) -> Response:
+async def delete_portrait(
+    portrait_id: str, request: Request, authorization: Authorization = None
+) -> Response:
     server = _server(request)
     server.guard.check_token(authorization)
     server.gallery.delete(portrait_id)
@@ -261,4 +265,6 @@ async def health(request: Request) -> Response:
     server = _server(request)
     body = {"status": server.status, "message": server.message, "sessions": len(server.sessions)}
     ready = server.status == "ready"
-    return JSONResponse(body, status_code=200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
+    return JSONResponse(
+        body, status_code=200 if ready else 503, headers={} if ready else {"Retry-After": "5"}
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 # A chunk that would come this late is not worth making when the next one is waiting already.
 SKIP_AFTER_S = 0.120
 SMOOTHING = 0.1
-# While fewer steps are taken nothing new is learnt about more of them: forget slowly, so that they are retried.
+# While fewer steps are taken nothing is learnt about more of them: forget slowly, so that they are retried.
 FORGETTING = 0.98
 NO_AUDIO = -1
 
@@ -27,7 +27,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do with `job`: run it with `steps` denoising steps, or advance the state without it (steps 0)."""
+    """What to do with `job`: run it with `steps` denoising steps, or only advance the state (steps 0)."""
 
     job: Job
     steps: int

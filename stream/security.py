@@ -57,7 +57,7 @@ class Guard:
         """Count a new session of this address, or refuse it with a sentence."""
         if self._addresses.total() >= self._limits.sessions:
             raise UnavailableError(
-                f"The server is full: it serves {self._limits.sessions} sessions at a time. Try again in a moment.",
+                f"The server is full: it serves {self._limits.sessions} sessions at a time. Try again soon.",
                 code="server_full",
                 retry_after_s=FULL_RETRY_S,
             )
@@ -77,20 +77,24 @@ class Guard:
         """The offer without the candidates that are not accepted; raises for size and plain nonsense."""
         if len(sdp) > self._limits.sdp_bytes:
             raise TooLargeError(
-                f"The offer has {len(sdp)} bytes; at most {self._limits.sdp_bytes} are accepted.", code="sdp_too_large"
+                f"The offer has {len(sdp)} bytes; at most {self._limits.sdp_bytes} are accepted.",
+                code="sdp_too_large",
             )
         if not sdp.startswith("v=0"):
-            raise BadRequestError("The body is not a session description: it must begin with 'v=0'.", code="bad_sdp")
+            raise BadRequestError(
+                "The body is not a session description: it must begin with 'v=0'.", code="bad_sdp"
+            )
         lines = sdp.splitlines()
         if sum(line.startswith("a=candidate:") for line in lines) > self._limits.candidates * 3:
             raise BadRequestError(
-                f"The offer has more than {self._limits.candidates} candidates a section.", code="too_many_candidates"
+                f"The offer has more than {self._limits.candidates} candidates a section.",
+                code="too_many_candidates",
             )
         kept = [line for line in lines if not line.startswith("a=candidate:") or self.accepts_candidate(line)]
         return "\r\n".join(kept) + "\r\n"
 
     def accepts_candidate(self, line: str) -> bool:
-        """Whether to talk to this address at all (`a=candidate:` line): only UDP, and public where so configured."""
+        """Whether to talk to this address (`a=candidate:` line): only UDP, and public where so configured."""
         parts = line.split()
         if len(parts) < 8 or parts[2].lower() != "udp":
             return False

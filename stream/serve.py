@@ -1,4 +1,4 @@
-"""`talkalong serve`: run the server, say where it is and what the delay is made of; Ctrl-C ends it cleanly."""
+"""`talkalong serve`: run the server, say where it is and what the delay is made of; Ctrl-C ends it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ SHUTDOWN_S = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="a YAML file, or default, low_latency or gpu")
+    parser.add_argument(
+        "--config", default=DEFAULT_CONFIG, help="a YAML file, or default, low_latency or gpu"
+    )
     parser.add_argument("--host", help="address to listen on (default: as configured, 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default: as configured, 8080)")
     parser.add_argument("--model", help="a bundled model's name or a folder saved by save_pretrained")
@@ -54,15 +56,17 @@ def announce(server: Server) -> None:
     print(f"Latency budget: {server.budget().sentence()}.", flush=True)
     if network.host != "127.0.0.1" and not server.guard.token_required:
         print(
-            "Anyone who reaches this port can use it; set TALKALONG_TOKEN to ask for a token. Browsers give the "
-            "microphone only to https pages and to localhost.",
+            "Anyone who reaches this port can use it; set TALKALONG_TOKEN to ask for a token. Browsers "
+            "give the microphone only to https pages and to localhost.",
             flush=True,
         )
 
 
 def run(args: argparse.Namespace) -> int:
     logging.basicConfig(
-        level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+        level=args.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
     )
     for noisy in ("aioice", "aiortc", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

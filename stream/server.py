@@ -43,7 +43,11 @@ class Server:
     """
 
     def __init__(
-        self, config: ServeConfig, *, gallery: Gallery | None = None, on_ready: Callable[[Server], None] | None = None
+        self,
+        config: ServeConfig,
+        *,
+        gallery: Gallery | None = None,
+        on_ready: Callable[[Server], None] | None = None,
     ) -> None:
         self.config = config
         self.metrics = Metrics()
@@ -155,7 +159,9 @@ class Server:
         for socket in list(self.sockets):
             socket.cancel()
         await asyncio.gather(
-            *(session.aclose() for session in list(self.sessions.values())), *self.sockets, return_exceptions=True
+            *(session.aclose() for session in list(self.sessions.values())),
+            *self.sockets,
+            return_exceptions=True,
         )
         if self._engine is not None:
             await self._engine.aclose()
@@ -208,7 +214,11 @@ class Server:
 def gallery_folder(model: str) -> Path:
     """The portraits beside the model's weights; a model without any borrows the bundled ones."""
     own = Path(model) / "portraits"
-    return own if own.is_dir() else Path(str(resources.files("pipeline"))) / "weights" / BUNDLED_MODEL / "portraits"
+    return (
+        own
+        if own.is_dir()
+        else Path(str(resources.files("pipeline"))) / "weights" / BUNDLED_MODEL / "portraits"
+    )
 
 
 def create_app(
@@ -281,4 +291,6 @@ async def _http_error(_: Request, error: Exception) -> Response:
         404: "There is nothing at this address; the API is described at /docs.",
         405: "This address does not know that method; the API is described at /docs.",
     }.get(error.status_code, f"{error.detail}.")
-    return JSONResponse(error_body(f"http_{error.status_code}", text), error.status_code, headers=error.headers)
+    return JSONResponse(
+        error_body(f"http_{error.status_code}", text), error.status_code, headers=error.headers
+    )

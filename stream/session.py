@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict
 
+import av
 import numpy as np
 import numpy.typing as npt
 from aiortc import (
@@ -60,7 +61,7 @@ class _Over(Exception):
 
 
 class Session:
-    """A duplex WebRTC session. `answer` starts it, `aclose` ends it (idempotent); `on_closed` is told once."""
+    """A duplex WebRTC session. `answer` starts it, `aclose` ends it; `on_closed` is told once."""
 
     def __init__(
         self,
@@ -140,16 +141,19 @@ class Session:
             await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             description = await self._pc.createAnswer()
             await self._pc.setLocalDescription(description)
-        except Exception as error:  # aiortc's parser asserts, indexes and raises what it likes on foreign text
+        except (
+            Exception
+        ) as error:  # aiortc's parser asserts, indexes and raises what it likes on foreign text
             logger.debug("an offer could not be used", exc_info=True)
             raise BadRequestError(
-                f"The offer cannot be used ({error or type(error).__name__}); it needs audio to and from the server "
-                "(Opus) and video from it (H.264 or VP8), on one connection.",
+                f"The offer cannot be used ({error or type(error).__name__}); it needs audio to and from the "
+                "server (Opus) and video from it (H.264 or VP8), on one connection.",
                 code="bad_sdp",
             ) from error
         if audio.mid is None or video.mid is None:
             raise BadRequestError(
-                "The offer needs one audio section (sendrecv, Opus) and one video section (recvonly, H.264 or VP8).",
+                "The offer needs one audio section (sendrecv, Opus) and one video section "
+                "(recvonly, H.264 or VP8).",
                 code="bad_sdp",
             )
         answer: str = self._pc.localDescription.sdp
@@ -171,7 +175,9 @@ class Session:
             for codec in known
             if codec.mimeType.lower() == name.lower()
         ]
-        video.setCodecPreferences([*wanted, *(codec for codec in known if codec.mimeType.lower() == "video/rtx")])
+        video.setCodecPreferences(
+            [*wanted, *(codec for codec in known if codec.mimeType.lower() == "video/rtx")]
+        )
         return audio, video
 
     def _tune(self, audio: RTCRtpTransceiver, video: RTCRtpTransceiver) -> None:
@@ -202,7 +208,9 @@ class Session:
                 try:
                     candidate = candidate_from_sdp(line.removeprefix("a=candidate:"))
                 except (AssertionError, ValueError, IndexError) as error:
-                    raise BadRequestError(f"This candidate cannot be read: {line!r}.", code="bad_candidate") from error
+                    raise BadRequestError(
+                        f"This candidate cannot be read: {line!r}.", code="bad_candidate"
+                    ) from error
                 candidate.sdpMid = mid
                 await self._pc.addIceCandidate(candidate)
             elif line.startswith("a=end-of-candidates"):
@@ -260,7 +268,9 @@ class Session:
             async with asyncio.timeout(limits.connect_timeout_s):
                 await self._connected.wait()
         except TimeoutError:
-            logger.warning("session %s: the peer did not connect within %.0f s", self.id, limits.connect_timeout_s)
+            logger.warning(
+                "session %s: the peer did not connect within %.0f s", self.id, limits.connect_timeout_s
+            )
             raise _Over from None
         await asyncio.sleep(60 * limits.session_minutes)
         text = f"Sessions end after {limits.session_minutes:.0f} minutes here; start a new one to go on."
@@ -284,6 +294,8 @@ class Session:
             except MediaStreamError:
                 logger.info("session %s: the speaker's track has ended", self.id)
                 return
+            if not isinstance(frame, av.AudioFrame) or frame.pts is None:
+                continue
             channels = len(frame.layout.channels)
             samples = frame.to_ndarray().reshape(-1, channels)
             pcm = samples[:, 0] if channels == 1 else samples.mean(axis=1).astype(np.int16)
@@ -462,4 +474,3 @@ def _video_codec(sdp: str) -> str:
             payload, _, name = line.removeprefix("a=rtpmap:").partition(" ")
             names[payload] = name.partition("/")[0]
     return names.get(chosen or "", "")
-

@@ -1,4 +1,4 @@
-"""Run the model before anyone waits for it, and measure what a step costs: the latency budget comes from here."""
+"""Run the model before anyone waits for it, and measure a step: the latency budget comes from here."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class _Probe:
         self.answers.put_nowait(message)
 
 
-async def warm_up(engine: ModelEngine, portrait: Portrait, media: MediaConfig, *, windows: int) -> list[float]:
+async def warm_up(
+    engine: ModelEngine, portrait: Portrait, media: MediaConfig, *, windows: int
+) -> list[float]:
     """Wall time of each measured step in ms, from submission to frames in hand, one at a time, on silence."""
     probe = _Probe()
     spec = engine.window_spec(hop_frames=media.hop_frames, right_frames=media.right_frames)
@@ -66,11 +68,15 @@ async def warm_up(engine: ModelEngine, portrait: Portrait, media: MediaConfig, *
     return times_ms[FIRST_WINDOWS_IGNORED:]
 
 
-def latency_budget(media: MediaConfig, times_ms: list[float], *, hop_frames: int, right_frames: int) -> LatencyBudget:
+def latency_budget(
+    media: MediaConfig, times_ms: list[float], *, hop_frames: int, right_frames: int
+) -> LatencyBudget:
     """The budget of a session with this hop and look-ahead; the step allowance is given or measured."""
     allowance_ms = media.step_allowance_ms
     if allowance_ms is None:
-        measured = LIVE_FACTOR * float(np.percentile(times_ms, 95)) if times_ms else media.max_step_allowance_ms
+        measured = (
+            LIVE_FACTOR * float(np.percentile(times_ms, 95)) if times_ms else media.max_step_allowance_ms
+        )
         allowance_ms = float(np.clip(measured, media.min_step_allowance_ms, media.max_step_allowance_ms))
     return LatencyBudget(
         hop_ms=1000 * hop_frames / FPS,

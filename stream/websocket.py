@@ -21,9 +21,9 @@ from stream.aiortc_patches import open_h264
 from stream.engine import EngineChunk
 from stream.errors import StreamError, UnauthorizedError, UnavailableError
 from stream.figures import Figures
-from stream.playout import SAMPLE_RATE
 from stream.protocol import (
     FPS,
+    SAMPLE_RATE,
     EncodedFrame,
     EndOfAudio,
     Ping,
@@ -193,7 +193,8 @@ class SocketSession:
     async def _audio(self, data: bytes) -> None:
         if len(data) % 2 or len(data) > MAX_PCM_BYTES:
             raise ProtocolError(
-                f"Audio messages hold 16-bit samples, at most {MAX_PCM_BYTES} bytes of them; this one has {len(data)}."
+                f"Audio messages hold 16-bit samples, at most {MAX_PCM_BYTES} bytes of them; "
+                f"this one has {len(data)}."
             )
         pcm = np.frombuffer(data, "<i2")
         self._samples += len(pcm)

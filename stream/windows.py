@@ -51,7 +51,9 @@ class AudioWindower:
     def _take(self) -> AudioWindow:
         start = self.spec.start_sample(self._index)
         first = start - self._origin
-        window = AudioWindow(self._index, start, self._buffer[first : first + self.spec.window_samples].copy())
+        window = AudioWindow(
+            self._index, start, self._buffer[first : first + self.spec.window_samples].copy()
+        )
         self._index += 1
         drop = self.spec.start_sample(self._index) - self._origin
         self._buffer = self._buffer[drop:]

@@ -131,7 +131,7 @@ class Peer:
 
     async def until(self, condition: Any, timeout_s: float = 30.0) -> None:
         async with asyncio.timeout(timeout_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - a test polls
                 await asyncio.sleep(0.01)
 
     async def stats(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def check(answer: httpx.Response, status: int, code: str, *words: str) -> None:
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert error["code"] == code
-    assert error["message"][0].isupper() or error["message"][0] in "'\""
+    assert len(error["message"].split()) > 4
     assert error["message"].endswith((".", ").", "'."))
     for word in words:
         assert word in error["message"]
@@ -46,11 +46,20 @@ async def test_refused_offers(running: Running, offer: str) -> None:
     post = running.http.post
     check(await post("/v1/sessions", content="hello", headers=SDP), 400, "bad_sdp", "v=0")
     check(await post("/v1/sessions", content="v=0\r\nm=nonsense\r\n", headers=SDP), 400, "bad_sdp")
-    check(await post("/v1/sessions", content="v=0\r\n" + "a" * 70_000, headers=SDP), 413, "sdp_too_large", "65536")
+    check(
+        await post("/v1/sessions", content="v=0\r\n" + "a" * 70_000, headers=SDP),
+        413,
+        "sdp_too_large",
+        "65536",
+    )
     check(await post("/v1/sessions", content=offer), 415, "unsupported_media_type", "application/sdp")
     check(await post("/v1/sessions", json={"sdp": offer}), 415, "unsupported_media_type")
     check(
-        await post("/v1/sessions?portrait=nobody", content=offer, headers=SDP), 404, "portrait_not_found", "ada", "bob"
+        await post("/v1/sessions?portrait=nobody", content=offer, headers=SDP),
+        404,
+        "portrait_not_found",
+        "ada",
+        "bob",
     )
     check(await post("/v1/sessions?volume=3", content=offer, headers=SDP), 400, "bad_config", "volume")
     check(await post("/v1/sessions?seed=x", content=offer, headers=SDP), 400, "bad_config")
@@ -78,7 +87,9 @@ async def test_trickle(running: Running) -> None:
     async with Peer(running.http) as peer:
         patch = running.http.patch
         line = "a=candidate:9 1 udp 2130706431 127.0.0.1 40000 typ host"
-        good = await patch(peer.location, content=f"a=mid:0\r\n{line}\r\na=end-of-candidates\r\n", headers=TRICKLE)
+        good = await patch(
+            peer.location, content=f"a=mid:0\r\n{line}\r\na=end-of-candidates\r\n", headers=TRICKLE
+        )
         assert good.status_code == 204
         check(await patch(peer.location, content=line, headers=SDP), 415, "unsupported_media_type")
         flood = "\r\n".join(["a=mid:0", *[line] * 30])
@@ -117,7 +128,9 @@ async def test_the_token_guards_every_change(offer: str, monkeypatch: pytest.Mon
         ):
             check(answer, 401, "unauthorized", "Bearer")
             assert answer.headers["WWW-Authenticate"] == "Bearer"
-        allowed = await http.post("/v1/sessions", content=offer, headers=SDP | {"Authorization": "Bearer secret-word"})
+        allowed = await http.post(
+            "/v1/sessions", content=offer, headers=SDP | {"Authorization": "Bearer secret-word"}
+        )
         assert allowed.status_code == 201
         assert (await http.get("/v1/server")).json()["token_required"] is True
 
@@ -134,7 +147,9 @@ async def test_before_warm_up_the_server_says_so(offer: str) -> None:
 
 
 async def test_a_model_that_is_missing_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    config = dataclasses.replace(quiet_config(), model=dataclasses.replace(quiet_config().model, factory="no.such:x"))
+    config = dataclasses.replace(
+        quiet_config(), model=dataclasses.replace(quiet_config().model, factory="no.such:x")
+    )
     app = create_app(config, gallery=plain_gallery())
     async with app.router.lifespan_context(app):
         server = app.state.server
@@ -153,7 +168,9 @@ async def test_refused_portraits(running: Running) -> None:
     http = running.http
     consent = {"consent": "I, the person in the picture, agree to this test."}
 
-    async def upload(data: bytes, kind: str = "image/png", fields: dict[str, str] = consent) -> httpx.Response:
+    async def upload(
+        data: bytes, kind: str = "image/png", fields: dict[str, str] = consent
+    ) -> httpx.Response:
         return await http.post("/v1/portraits", files={"picture": ("a.png", data, kind)}, data=fields)
 
     check(await upload(picture(64, 64), fields={}), 400, "consent_missing", "agree")

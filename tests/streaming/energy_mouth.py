@@ -1,4 +1,4 @@
-"""A stand-in for the model in tests of transport and timing: the picture's brightness is the frame's loudness.
+"""A stand-in for the model in tests of transport and timing: the picture's brightness is its loudness.
 
 It has the pipeline's interface, so what is heard can be compared with what is seen, frame by frame. The
 session's seed tints the picture, so frames of two sessions can be told apart.
@@ -38,7 +38,7 @@ class EnergyState:
 
 
 class EnergyMouth:
-    """`step_s` and `crash_at` (a chunk index) come from the environment, for tests of overload and failure."""
+    """A step takes ENERGY_MOUTH_STEP_S seconds (environment), for tests of overload."""
 
     scheduler = SimpleNamespace(config=SimpleNamespace(num_inference_steps=2))
     device = "cpu"
@@ -49,7 +49,9 @@ class EnergyMouth:
     def window_spec(self, hop_frames: int = 2, right_frames: int = 2) -> WindowSpec:
         return WindowSpec(hop_frames=hop_frames, left_frames=LEFT_FRAMES, right_frames=right_frames)
 
-    def init_state(self, portrait: Portrait, *, window: WindowSpec, seed: int, controls: Controls) -> EnergyState:
+    def init_state(
+        self, portrait: Portrait, *, window: WindowSpec, seed: int, controls: Controls
+    ) -> EnergyState:
         return EnergyState(portrait, window, seed, controls)
 
     def step(
@@ -66,7 +68,9 @@ class EnergyMouth:
         frames = np.zeros((spec.hop_frames, height, width, 3), np.uint8)
         frames[..., :] = np.clip(levels * 200 + 20, 0, 255).astype(np.uint8)[:, None, None, None]
         frames[:, : height // 4] = (state.seed * 40) % 256
-        chunk = FrameChunk(window.index * spec.hop_frames, frames, np.zeros((spec.hop_frames, 1), np.float32), {})
+        chunk = FrameChunk(
+            window.index * spec.hop_frames, frames, np.zeros((spec.hop_frames, 1), np.float32), {}
+        )
         return state.skip(), chunk
 
 

@@ -21,7 +21,9 @@ def test_media_is_due_exactly_one_delay_after_it_was_heard(heard_after: float) -
     clock = make_clock(time)
     heard_at = time.now() + heard_after
     clock.anchor(heard_at)
-    slot = next(slot for slot in range(200) if (clock.media_frame(slot) or -1) >= 0 or clock.media_frame(slot) == 0)
+    slot = next(
+        slot for slot in range(200) if (clock.media_frame(slot) or -1) >= 0 or clock.media_frame(slot) == 0
+    )
     assert clock.media_frame(slot) == 0
     assert clock.due(slot * SLOT_SAMPLES) == pytest.approx(heard_at + DELAY_MS / 1000, abs=1e-9)
     assert clock.heard(SAMPLE_RATE) == pytest.approx(heard_at + 1, abs=1e-9)

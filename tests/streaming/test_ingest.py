@@ -47,7 +47,9 @@ class Uplink:
             if delay is not None:
                 events.append((self.start + (i + 1) * PACKET_S / self.rate + delay, i))
         last = self.start + packets * PACKET_S
-        events += [(self.start + k * PACKET_S + 0.001, -1) for k in range(int((last - self.start) / PACKET_S))]
+        events += [
+            (self.start + k * PACKET_S + 0.001, -1) for k in range(int((last - self.start) / PACKET_S))
+        ]
         for at, packet in sorted(events):
             self.time.jump(max(at - self.time.now(), 0))
             if packet < 0:
@@ -67,13 +69,19 @@ def test_loss_leaves_no_delay_and_every_sample_in_its_place(loss: float) -> None
     lost = set(np.flatnonzero(rng.random(1_000) < loss).tolist())
     uplink.run(1_000, lambda i: None if i in lost else 0.01)
     # What was heard last is exactly as late as it was at the start.
-    assert uplink.clock.media_heard(uplink.time.now()) - uplink.ingest.end == pytest.approx(0, abs=3 * PACKET_SAMPLES)
+    assert uplink.clock.media_heard(uplink.time.now()) - uplink.ingest.end == pytest.approx(
+        0, abs=3 * PACKET_SAMPLES
+    )
     assert uplink.clock.reanchors == 0
     assert uplink.model_samples == uplink.ingest.end // 3
     received = [i for i in range(100, 990) if i not in lost]
     for i in received:
-        np.testing.assert_array_equal(uplink.playout.read(i * PACKET_SAMPLES, PACKET_SAMPLES), uplink.signal(i))
-    assert uplink.ingest.concealed_samples == pytest.approx(len(lost) * PACKET_SAMPLES, abs=3 * PACKET_SAMPLES)
+        np.testing.assert_array_equal(
+            uplink.playout.read(i * PACKET_SAMPLES, PACKET_SAMPLES), uplink.signal(i)
+        )
+    assert uplink.ingest.concealed_samples == pytest.approx(
+        len(lost) * PACKET_SAMPLES, abs=3 * PACKET_SAMPLES
+    )
 
 
 def test_a_stall_of_the_network_is_filled_in_time_and_leaves_nothing_behind() -> None:

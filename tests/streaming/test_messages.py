@@ -90,7 +90,7 @@ def test_session_configuration_round_trip() -> None:
     ],
 )
 def test_bad_session_configurations_are_explained(text: str, expected: str) -> None:
-    with pytest.raises(ProtocolError, match=".") as caught:
+    with pytest.raises(ProtocolError) as caught:
         parse_session_config(text)
     assert expected in str(caught.value)
 
@@ -99,13 +99,21 @@ def test_control_messages() -> None:
     values = ControlValues(head_motion=0.25)
     assert parse_client_message(controls_message(values)) == SetControls(values=values)
     assert parse_client_message('{"type": "ping", "id": 3}') == Ping(id=3)
-    for bad in ('{"type": "dance"}', '{"type": "ping", "no": 1}', "{", "x" * 5_000, '{"type": "controls", "x": 1}'):
+    for bad in (
+        '{"type": "dance"}',
+        '{"type": "ping", "no": 1}',
+        "{",
+        "x" * 5_000,
+        '{"type": "controls", "x": 1}',
+    ):
         with pytest.raises(ProtocolError):
             parse_client_message(bad)
 
 
 def test_frames_round_trip_and_foreign_ones_are_refused() -> None:
-    frame = EncodedFrame(format="h264", key_frame=True, index=70_000, media_time_us=2_800_000_000, data=b"abc")
+    frame = EncodedFrame(
+        format="h264", key_frame=True, index=70_000, media_time_us=2_800_000_000, data=b"abc"
+    )
     assert EncodedFrame.unpack(frame.pack()) == frame
     for bad in (b"", b"TKF1", b"XXXX" + bytes(30), b"TKF1\x09" + bytes(30)):
         with pytest.raises(ProtocolError):
@@ -125,7 +133,9 @@ def test_the_budget_adds_up() -> None:
 def test_the_wire_puts_messages_together_again() -> None:
     data = b"".join(pack({"n": n}) for n in range(20))
     unpacker = Unpacker()
-    got = [message["n"] for start in range(0, len(data), 7) for message in unpacker.push(data[start : start + 7])]
+    got = [
+        message["n"] for start in range(0, len(data), 7) for message in unpacker.push(data[start : start + 7])
+    ]
     assert got == list(range(20))
     with pytest.raises(ValueError, match="cannot be right"):
         Unpacker().push(b"\xff\xff\xff\xff")

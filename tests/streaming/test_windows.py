@@ -66,8 +66,12 @@ def test_resampling_does_not_depend_on_packets_and_counts_samples_exactly() -> N
     assert len(expected) == 16_000
 
 
-@pytest.mark.parametrize(("hertz", "least_db", "most_db"), [(300, -0.1, 0.1), (5_000, -0.5, 0.2), (9_000, -200, -50)])
-def test_resampling_keeps_speech_and_removes_what_would_alias(hertz: int, least_db: float, most_db: float) -> None:
+@pytest.mark.parametrize(
+    ("hertz", "least_db", "most_db"), [(300, -0.1, 0.1), (5_000, -0.5, 0.2), (9_000, -200, -50)]
+)
+def test_resampling_keeps_speech_and_removes_what_would_alias(
+    hertz: int, least_db: float, most_db: float
+) -> None:
     tone = (20_000 * np.sin(2 * np.pi * hertz * np.arange(48_000) / 48_000)).astype(np.int16)
     out = Downsampler().push(tone)[1_000:]
     level_db = 20 * np.log10(np.sqrt(2) * out.std() * 32_768 / 20_000 + 1e-12)
