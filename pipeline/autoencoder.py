@@ -22,6 +22,7 @@ from torch.nn import functional
 
 CROP_PIXELS = 256
 GRID_PIXELS = 128
+FIELD_PIXELS = 64
 POSE_SIZE = 5
 """Yaw, pitch, roll, shift x, shift y: the last numbers of a motion latent."""
 
@@ -147,6 +148,9 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.Linear(2 * latent_size, condition_size), nn.SiLU(), nn.Linear(condition_size, condition_size)
         )
         self.affine = nn.Linear(condition_size, 6)
+        # What each latent does to an average face in the canonical crop; everything else refines it.
+        self.fields = nn.Parameter(torch.zeros(latent_size, 2 * FIELD_PIXELS**2))
+        self.opening = nn.Parameter(torch.zeros(latent_size, (MOUTH_BOTTOM - MOUTH_TOP) * (MOUTH_RIGHT - MOUTH_LEFT) // 4))
         self.enter16 = nn.Conv2d(w16 + 2, w16, 1)
         self.blocks16 = nn.ModuleList(ResidualBlock(w16, condition_size) for _ in range(blocks))
         self.flow16 = nn.Conv2d(w16, 2, 3, 1, 1)
@@ -180,7 +184,8 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         x = self.block32(_double(self.up32(x)) + f32, condition)
         flow = _double(flow + 0.1 * self.flow32(x))
         x64 = self.block64(_double(self.up64(x)) + f64, condition)
-        flow = _double(flow + 0.1 * self.flow64(x64))
+        fields = (0.1 * (z_BD - z_ref_BD) @ self.fields).view(batch, 2, FIELD_PIXELS, FIELD_PIXELS)
+        flow = _double(flow + 0.1 * self.flow64(x64) + fields)
         x = self.block128(_double(self.up128(x64)) + f128, condition)
         flow = flow + 0.1 * self.flow128(x)
         grid = identity_grid(GRID_PIXELS, flow)
@@ -192,7 +197,9 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         anchor = (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
         rows, columns = slice(MOUTH_TOP // 2, MOUTH_BOTTOM // 2), slice(MOUTH_LEFT // 2, MOUTH_RIGHT // 2)
         x64 = _double(x64[:, :, MOUTH_TOP // 4 : MOUTH_BOTTOM // 4, MOUTH_LEFT // 4 : MOUTH_RIGHT // 4])
-        mouth = torch.sigmoid(self.mouth(torch.cat([x[:, :, rows, columns], x64], 1)))
+        mouth = self.mouth(torch.cat([x[:, :, rows, columns], x64], 1))
+        opening = ((z_BD - z_ref_BD) @ self.opening).view(batch, 1, mouth.shape[2] // 2, mouth.shape[3] // 2)
+        mouth = torch.sigmoid(torch.cat([mouth[:, :1] + _double(opening), mouth[:, 1:]], 1))
         margin = (MOUTH_LEFT, CROP_PIXELS - MOUTH_RIGHT, MOUTH_TOP, CROP_PIXELS - MOUTH_BOTTOM)
         mouth = functional.pad(mouth, margin)
         return DecodedFrames(grid + displacement * anchor, mouth[:, :1], mouth[:, 1:])

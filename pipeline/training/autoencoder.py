@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 
 from pipeline.autoencoder import (
     CROP_PIXELS,
@@ -156,6 +157,25 @@ def _reframe(
     return sample(crop, full), sample(frame, full), (moved - shift) / scale, sample(interior, half)
 
 
+@torch.no_grad()
+def fit_fields(encoder: PortraitEncoder, decoder: FrameDecoder, faces: RenderedFaces, batches: int) -> None:
+    """Sets the decoder's fields by ridge regression of the flow it still gets wrong on the motion latents.
+
+    Gradient descent would take thousands of steps to find these averages.
+    """
+    latents, residuals = [], []
+    for _ in tqdm(range(batches), desc="average motion fields"):
+        batch = faces.draw(faces.train, 6, 5, False)
+        features = tuple(f.repeat_interleave(5, 0) for f in encoder(batch.crop_P3HW))
+        grid = decoder(batch.z_BD, torch.zeros_like(batch.z_BD), features).grid_BHW2
+        residual = (batch.grid_BHW2 - grid) * (batch.interior_B1HW[:, 0, :, :, None] < 0.02)
+        residuals.append(functional.avg_pool2d(residual.permute(0, 3, 1, 2), 2).flatten(1))
+        latents.append(batch.z_BD)
+    z, wanted = torch.cat(latents), torch.cat(residuals)
+    gram = z.T @ z + 0.002 * len(z) * torch.eye(z.shape[1])
+    decoder.fields += torch.linalg.solve(gram, z.T @ wanted) / 0.1
+
+
 def losses(
     decoded: DecodedFrames, batch: Batch, crops: Tensor, settings: AutoencoderSettings
 ) -> tuple[Tensor, dict[str, float]]:
@@ -218,6 +238,8 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
         nets.load_state_dict(state["nets"])
         optimiser.load_state_dict(state["optimiser"])
         step, spent = state["step"], state["spent"]
+    else:
+        fit_fields(encoder, decoder, faces, 80)
     average = torch.optim.swa_utils.AveragedModel(nets, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
     if state_file.exists() and "average" in state:
         average.load_state_dict(state["average"])
