@@ -92,7 +92,7 @@ class TunedH264Encoder(H264Encoder):
             codec = None
         if codec is None:
             codec = self.codec = open_h264(frame.width, frame.height, self._bit_rate)
-        elif abs(self._bit_rate - codec.bit_rate) > 0.1 * codec.bit_rate:
+        elif abs(self._bit_rate - (codec.bit_rate or 0)) > 0.1 * self._bit_rate:
             codec.bit_rate = self._bit_rate
         kind = av.video.frame.PictureType
         frame.pict_type = kind.I if force_keyframe else kind.NONE
@@ -136,9 +136,9 @@ class TunedOpusEncoder(OpusEncoder):
         self.codec = codec
 
     def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
-        timestamp = frame.pts
-        packets = [bytes(packet) for packet in self.codec.encode(frame)]
-        return packets, timestamp
+        assert isinstance(frame, av.AudioFrame)
+        assert frame.pts is not None
+        return [bytes(packet) for packet in self.codec.encode(frame)], frame.pts
 
 
 def audio_level_dbov(frame: av.AudioFrame) -> int:
@@ -181,14 +181,15 @@ def use_low_delay_buffer(receiver: RTCRtpReceiver) -> LowDelayBuffer | None:
     if not supported():
         return None
     buffer = LowDelayBuffer()
-    receiver._RTCRtpReceiver__jitter_buffer = buffer
+    # setattr: mypy does not know the private name
+    setattr(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)  # noqa: B010
     return buffer
 
 
 def use_encoder(sender: RTCRtpSender, encoder: H264Encoder | OpusEncoder) -> None:
     """Before the connection starts, and only if that codec was negotiated."""
     if supported():
-        setattr(sender, "_RTCRtpSender__encoder", encoder)  # noqa: B010 - mypy does not know the private name
+        setattr(sender, "_RTCRtpSender__encoder", encoder)  # noqa: B010
 
 
 async def close_peer(pc: RTCPeerConnection, *, timeout_s: float) -> bool:

@@ -20,7 +20,7 @@ def _low_pass() -> npt.NDArray[np.float32]:
     """A windowed sinc (Kaiser, beta 6), gain 1 at 0 Hz."""
     n = np.arange(TAPS) - (TAPS - 1) / 2
     taps = 2 * CUTOFF * np.sinc(2 * CUTOFF * n) * np.kaiser(TAPS, 6.0)
-    return (taps / taps.sum()).astype(np.float32)
+    return np.asarray(taps / taps.sum(), np.float32)
 
 
 class Downsampler:

@@ -16,7 +16,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import make_asgi_app
 from starlette.exceptions import HTTPException
 
 from stream import aiortc_patches
@@ -250,7 +249,6 @@ def create_app(
         )
     app.include_router(router)
     app.include_router(websocket_router)
-    app.mount("/metrics", make_asgi_app(server.metrics.registry))
     app.add_exception_handler(StreamError, _stream_error)
     app.add_exception_handler(EngineError, _engine_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -298,7 +298,7 @@ class Session:
                 continue
             channels = len(frame.layout.channels)
             samples = frame.to_ndarray().reshape(-1, channels)
-            pcm = samples[:, 0] if channels == 1 else samples.mean(axis=1).astype(np.int16)
+            pcm = samples.mean(axis=1).astype(np.int16)
             self._ingest.push(frame.pts, pcm, self._clock.now())
 
     async def _tick(self) -> None:

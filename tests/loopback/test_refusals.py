@@ -199,7 +199,7 @@ async def test_the_gallery_is_listed_and_shown(running: Running) -> None:
 async def test_metrics_count(running: Running) -> None:
     async with Peer(running.http) as peer:
         await peer.until(lambda: sum(message["type"] == "stats" for message in peer.messages) >= 3)
-        text = (await running.http.get("/metrics/")).text
+        text = (await running.http.get("/metrics")).text
     assert "talkalong_sessions 1.0" in text
     assert "talkalong_ready 1.0" in text
     sent = next(line for line in text.splitlines() if line.startswith("talkalong_frames_sent_total"))
