@@ -110,7 +110,7 @@ function showProblem(problem, again) {
   $("notice").dataset.kind = "error";
   $("notice").dataset.code = problem.code;
   $("notice-title").textContent = problem.title;
-  $("notice-text").textContent = problem.text;
+  $("notice-text").textContent = problem.message;
   $("notice").hidden = false;
   say("");
   const action = $("notice-action");

@@ -112,7 +112,7 @@ export class Figures {
   #set(name, value, level, unit) {
     const figure = this.#root.querySelector(`#figure-${name}`);
     figure.dataset.level = level;
-    figure.querySelector("output").textContent = value;
+    figure.querySelector(".value").textContent = value;
     figure.querySelector(".unit").textContent = unit;
   }
 }
