@@ -75,7 +75,7 @@ class MediaConfig:
     min_step_allowance_ms: float = 20.0
     max_step_allowance_ms: float = 120.0
     margin_ms: float = 15.0
-    floor_ms: float = 65.0
+    floor_ms: float = 25.0
     conceal_after_ms: float = 60.0
     video_codecs: tuple[str, ...] = ("video/H264", "video/VP8")
     video_bitrate_kbps: int = 1200
