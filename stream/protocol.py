@@ -149,8 +149,8 @@ def stats_message(stats: SessionStats) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyBudget:
-    """Where the time from mouth to photon goes, in ms. playout_delay is exact and counts from the first sample of
-    a packet; floor is an estimate of what is outside it (capture, codecs, receiver, screen: Chromium over
+    """Where the time from mouth to photon goes, in ms. playout_delay is exact, counted from a packet's first
+    sample; floor is an estimate of what is outside it (capture, codecs, receiver, screen: Chromium over
     loopback took 13 ms beyond the playout delay)."""
 
     hop_ms: float

@@ -25,7 +25,8 @@ from aiortc.sdp import candidate_from_sdp
 from stream import aiortc_patches
 from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.config import ServeConfig
-from stream.engine import EngineChunk, ModelEngine
+from stream.engine import ModelEngine
+from stream.engine_session import EngineChunk
 from stream.errors import BadRequestError
 from stream.figures import Figures, Moment
 from stream.gallery import Entry

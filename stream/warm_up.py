@@ -11,7 +11,8 @@ import numpy as np
 from pipeline.portrait import Portrait
 from pipeline.windowing import AudioWindow
 from stream.config import MediaConfig
-from stream.engine import EngineChunk, ModelEngine
+from stream.engine import ModelEngine
+from stream.engine_session import EngineChunk
 from stream.errors import EngineError
 from stream.protocol import FPS, ControlValues, LatencyBudget
 

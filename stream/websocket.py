@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from stream.aiortc_patches import open_h264
-from stream.engine import EngineChunk
+from stream.engine_session import EngineChunk
 from stream.errors import StreamError, UnauthorizedError, UnavailableError
 from stream.figures import Figures
 from stream.protocol import (

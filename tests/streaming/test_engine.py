@@ -14,7 +14,8 @@ import pytest
 from pipeline.portrait import Portrait
 from pipeline.windowing import AudioWindow, WindowSpec
 from stream.config import ModelConfig
-from stream.engine import EngineChunk, EngineSession, ModelEngine
+from stream.engine import ModelEngine
+from stream.engine_session import EngineChunk, EngineSession
 from stream.errors import EngineError
 from stream.protocol import ControlValues
 
