@@ -1,4 +1,4 @@
-"""One session's line to the model process: windows out through the arena, frames back, every window accounted."""
+"""One session's line to the model process: windows out through the arena, frames back, none unaccounted."""
 
 from __future__ import annotations
 
