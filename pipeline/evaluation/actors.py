@@ -27,7 +27,7 @@ SEGMENT_FRAMES = 250
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Performance:
-    """A stretch of rendered frames uint8 [T,H,W,3], and `picture` [H,W,3], the portrait that they should look like.
+    """A stretch of rendered frames uint8 [T,H,W,3], and `picture` [H,W,3], the portrait they should be like.
 
     `latents` [T,D] and `step_ms` (one per chunk) exist where a model made the frames.
     """
@@ -103,7 +103,7 @@ class FrozenActor:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoudnessActor:
-    """A mouth that opens with the loudness of the audio, drawn by the same decoder: no speech is understood."""
+    """A mouth that opens with the loudness of the audio, by the same decoder; it understands no speech."""
 
     pipe: AvatarPipeline
     window: WindowSpec
@@ -130,7 +130,7 @@ class LoudnessActor:
 
 
 class RigActor:
-    """The textured 3D head that made the training pictures, moved by the reference motion: the most to be expected."""
+    """The textured head that made the training pictures, moved by the reference motion: a ceiling."""
 
     name = "rig"
 
@@ -139,7 +139,7 @@ class RigActor:
 
     @classmethod
     def open(cls, data: Path, runs: Path) -> RigActor | None:
-        """The rig, or None when the training data engine has not fitted the portraits (runs/portraits.npz)."""
+        """The rig, or None when the data engine has not fitted the portraits (runs/portraits.npz)."""
         if not (runs / "portraits.npz").is_file():
             return None
         from pipeline.training.portrait_fit import FaceGeometry

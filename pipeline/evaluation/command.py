@@ -6,10 +6,12 @@ import argparse
 import logging
 import time
 from dataclasses import asdict, replace
-from importlib import resources
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = PACKAGE.parent / "configs" / "eval"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates; 0 when v0 is reached in every measure, 1 when not, 2 when the evaluation could not be made."""
+    """Evaluates; returns 0 if every measure reaches v0, 1 if not, 2 if the evaluation could not be made."""
     import torch
 
     from pipeline import checkpoint
@@ -57,9 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     try:
-        config = args.config or Path(
-            str(resources.files("configs") / "eval" / ("quick.yaml" if args.quick else "default.yaml"))
-        )
+        config = args.config or CONFIGS / ("quick.yaml" if args.quick else "default.yaml")
         settings = load_settings(EvaluationSettings, config)
         changes = {
             "threads": args.threads,
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(settings.threads)
         if str(args.model).endswith((".yaml", ".yml")):
             pipe, digest = checkpoint.build(Path(args.model)), None
-            gallery = Path(str(resources.files("pipeline"))) / "weights" / "portrait_256" / "portraits"
+            gallery = PACKAGE / "weights" / "portrait_256" / "portraits"
         else:
             folder = checkpoint.resolve(args.model)
             pipe, digest = AvatarPipeline.from_pretrained(folder), checkpoint.model_sha256(folder)

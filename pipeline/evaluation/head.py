@@ -27,7 +27,7 @@ def head_path(landmarks: Floats) -> NDArray[np.float64]:
 
 
 def velocity_spectrum(paths: Sequence[Floats]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean power spectrum of head velocity, in (face heights / s)^2 per bin, over all 3 s segments of the paths [T,2].
+    """Mean spectrum of head velocity, (face heights / s)^2 per bin, over all 3 s segments of paths [T,2].
 
     Returns frequencies in Hz and power. Shorter paths are left out; ValueError if all are too short.
     """

@@ -1,9 +1,9 @@
-"""The judge: finds landmarks and identity in frames. A program of its own, run by a Python that has MediaPipe and dlib.
+"""The judge: finds landmarks and identity in frames. A program for a Python that has MediaPipe and dlib.
 
-MediaPipe needs numpy below 2, so it cannot live beside the product; `judging.Judge` starts this file and talks to it.
-Each request on standard input is one line of JSON {"shape": [T, H, W, 3], "embed": [frame, ...], "still": bool} and the
-frames as raw RGB bytes. Each answer on standard output is 8 bytes of length (little endian) and an .npz of landmarks
-float32 [T,478,3] in pixels (NaN where no face was found) and embeddings float32 [len(embed),128] (NaN likewise).
+MediaPipe needs numpy below 2, so it cannot live beside the product; `judging.Judge` starts this file and
+talks to it. Each request on standard input is a line of JSON, {"shape": [T, H, W, 3], "embed": [frame, ...],
+"still": bool}, and the frames as raw RGB bytes. Each answer on standard output is 8 bytes of length (little
+endian) and an .npz of landmarks f32 [T,478,3] in pixels and embeddings f32 [len(embed),128]; NaN: no face.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FaceJudge:
         )
 
     def landmarks(self, frames: Any, still: bool) -> Any:
-        """Landmarks [T,478,3]; `still` treats every frame as a picture of its own, otherwise the face is tracked."""
+        """Landmarks [T,478,3]; `still` takes every frame for itself, else the face is tracked."""
         found = np.full((len(frames), LANDMARKS, 3), np.nan, np.float32)
         height, width = frames.shape[1:3]
         mesh = self._face_mesh.FaceMesh(

@@ -31,7 +31,7 @@ class JudgeError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What the judge saw: `landmarks` float32 [T,478,3] in pixels, `embeddings` float32 [K,128] of the frames `embed`.
+    """What the judge saw: `landmarks` f32 [T,478,3] in pixels and `embeddings` f32 [K,128] of frames `embed`.
 
     NaN where it found no face.
     """
@@ -47,7 +47,7 @@ class Observation:
 
 
 def judge_python(given: Path | None = None, folder: Path = Path("build/judge")) -> Path:
-    """The judge's Python: the given one, that of $TALKALONG_JUDGE_PYTHON, or a virtual environment made in `folder`."""
+    """The judge's Python: as given, as in $TALKALONG_JUDGE_PYTHON, or an environment made in `folder`."""
     named = given or (Path(os.environ[ENVIRONMENT_VARIABLE]) if ENVIRONMENT_VARIABLE in os.environ else None)
     if named is not None:
         if not named.is_file():
@@ -69,7 +69,7 @@ def judge_python(given: Path | None = None, folder: Path = Path("build/judge")) 
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise JudgeError(
-                    f"The judge's Python could not be made: {' '.join(command)} failed with\n{done.stderr.strip()}\n"
+                    f"The judge's Python could not be made. {' '.join(command)}:\n{done.stderr.strip()}\n"
                     f"Make one by hand (Python 3.9 to 3.12, packages {', '.join(PACKAGES)}) and name it with "
                     f"--judge-python or ${ENVIRONMENT_VARIABLE}."
                 )
@@ -102,7 +102,7 @@ class Judge:
     def submit(
         self, frames: NDArray[np.uint8], *, embed: Sequence[int] = (), still: bool = False
     ) -> Future[Observation]:
-        """Judges frames [T,H,W,3] RGB in the background; `embed` names the frames whose identity is wanted."""
+        """Judges frames [T,H,W,3] RGB in the background; `embed` are frames whose identity is wanted."""
         return self._talker.submit(
             self._ask, np.ascontiguousarray(frames), tuple(int(i) for i in embed), still
         )
@@ -115,7 +115,8 @@ class Judge:
 
     def _ask(self, frames: NDArray[np.uint8], embed: tuple[int, ...], still: bool) -> Observation:
         requests, answers = self._process.stdin, self._process.stdout
-        assert requests is not None and answers is not None
+        assert requests is not None
+        assert answers is not None
         header = json.dumps({"shape": frames.shape, "embed": embed, "still": still}) + "\n"
         try:
             requests.write(header.encode())
@@ -126,7 +127,8 @@ class Judge:
             size = b""
         if len(size) < 8:
             raise JudgeError(
-                f"The judge ended with code {self._process.wait()}; check that its Python has {', '.join(PACKAGES)}."
+                f"The judge ended with code {self._process.wait()}; "
+                f"check that its Python has {', '.join(PACKAGES)}."
             )
         with np.load(io.BytesIO(answers.read(struct.unpack("<Q", size)[0]))) as archive:
             return Observation(landmarks=archive["landmarks"], embed=embed, embeddings=archive["embeddings"])

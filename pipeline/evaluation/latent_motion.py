@@ -24,9 +24,9 @@ def frechet_distance(first: Floats, second: Floats) -> float:
 class MouthOpening:
     """The straight line in latent space along which a model's mouth opens.
 
-    `direction` [D]: mean change of the latent per unit of aperture; `rest` the aperture where the line starts;
-    `wide` an aperture that the model reaches when its mouth is wide open; `fit` how much of the aperture is linear
-    in the latent (R squared).
+    `direction` [D]: mean change of the latent per unit of aperture. `rest`: aperture where the line starts.
+    `wide`: an aperture that the model reaches with its mouth wide open. `fit`: share of the aperture's
+    variance that is linear in the latent.
     """
 
     direction: NDArray[np.float64]
@@ -36,7 +36,7 @@ class MouthOpening:
 
 
 def find_mouth_opening(latents: Floats, apertures: Floats, pose_size: int) -> MouthOpening:
-    """Regresses latents [N,D] on the judged apertures [N]; the head pose (last `pose_size` numbers) stays out."""
+    """Regresses latents [N,D] on the judged apertures [N]; the pose (last `pose_size` numbers) stays out."""
     centred = apertures - apertures.mean()
     variance = float(np.mean(centred**2))
     if variance < 1e-12:

@@ -24,14 +24,14 @@ LEAST_PEAK = 0.2
 
 
 def face_height(landmarks: Floats) -> float:
-    """Median height in pixels, forehead to chin, of FaceMesh landmarks [T,478,2+]; NaN frames are left out."""
+    """Median height in pixels, forehead to chin, of FaceMesh landmarks [T,478,2+]; NaN is left out."""
     return float(np.nanmedian(np.linalg.norm(landmarks[:, FOREHEAD, :2] - landmarks[:, CHIN, :2], axis=-1)))
 
 
 def aperture(landmarks: Floats) -> NDArray[np.float64]:
     """Inner-lip gap over face height [T] from landmarks [T,478,2+]; frames without a face are interpolated.
 
-    One height serves the whole series: the chin goes down with the jaw, which would hide a part of the opening.
+    One height serves the whole series: the chin goes down with the jaw, which would hide some of the opening.
     """
     gap = np.linalg.norm(landmarks[:, UPPER_LIP, :2] - landmarks[:, LOWER_LIP, :2], axis=-1)
     return fill_gaps(gap / face_height(landmarks))
@@ -73,7 +73,7 @@ def correlation_over_lags(reference: Floats, measured: Floats, max_lag_frames: i
 
 @dataclass(frozen=True, kw_only=True)
 class LipSync:
-    """How lips follow a reference: `lag_frames` (> 0: late, with a fraction), `at_zero` and `peak` correlation.
+    """How lips follow a reference: `lag_frames` (> 0: late), correlation `at_zero` lag and at its `peak`.
 
     The lag is NaN where the lips do not follow the reference at any lag.
     """
@@ -110,9 +110,9 @@ def hardly_moves(series: Floats) -> bool:
 def closed_threshold(series: Floats, rest: float) -> float:
     """The aperture below which lips count as closed.
 
-    The closed end of the range is the portrait's own closed mouth `rest` (or less, if the series goes lower), so a
-    mouth that never closes does not get its own smallest opening counted as closed. Minus infinity for a mouth that
-    hardly moves: it makes no closures.
+    The closed end of the range is the portrait's own closed mouth `rest` (or lower, if the series is), so a
+    mouth that never closes does not get its smallest opening counted as closed. Minus infinity for a
+    mouth that hardly moves: it makes no closures.
     """
     closed, wide = min(rest, float(np.percentile(series, 5))), float(np.percentile(series, 95))
     return closed + CLOSED_SHARE * (wide - closed) if wide - closed >= LEAST_RANGE else -np.inf
@@ -130,7 +130,7 @@ def closures(
 
 
 def closed_intervals(series: Floats, threshold: float, speech: tuple[int, int]) -> list[tuple[int, int]]:
-    """Runs of frames [first, last) inside `speech` where the lips are closed; used on the lips of a real speaker."""
+    """Runs of frames [first, last) inside `speech` where the lips are closed; used on a real speaker's."""
     first, last = speech
     below = np.zeros(len(series) + 2, bool)
     below[1 + first : 1 + last] = series[first:last] < threshold

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -46,8 +46,8 @@ class Sound:
 class Clip:
     """Audio to be spoken: `pcm` float32 [N] at 16 kHz, N a whole number of frames.
 
-    `sounds` say what is spoken when. `video` is the recording of the real speaker, `motion` [T,62] a rig motion that
-    belongs to the audio; either serves as reference for the lips, and both may be missing.
+    `sounds` say what is spoken when. `video` is the recording of the real speaker, `motion` [T,62] a rig
+    motion that belongs to the audio; either serves as reference for the lips, and both may be missing.
     """
 
     name: str
@@ -109,8 +109,18 @@ def _motions(archive: Path) -> dict[str, NDArray[np.float32]]:
     return {name: motion[offsets[i] : offsets[i + 1]] for i, name in enumerate(names)}
 
 
+def _spoken_motion(data: Path, entry: dict[str, Any], edges: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Rig motion of a Kokoro clip, by the rules that also make the motion to train on."""
+    from pipeline.training.speech_motion import phones, speech_motion
+
+    with np.load(data / "ict_facekit.npz") as file:
+        names = [str(name) for name in file["names"]]
+    spoken = phones(entry["phonemes"], entry["durations"])
+    return speech_motion(spoken, int(np.ceil(edges[-1])), names, np.random.default_rng(0))
+
+
 def kokoro_clips(data: Path, runs: Path, seconds: float, count: int) -> list[Clip]:
-    """`count` of the Kokoro clips that no training stage sees (every 20th), cut to `seconds`, with phoneme times."""
+    """`count` of the Kokoro clips that no training stage sees (every 20th), cut, with phoneme times."""
     parts = sorted((data / "kokoro").glob("part*.jsonl"))
     if not parts:
         raise MaterialError(
@@ -130,13 +140,15 @@ def kokoro_clips(data: Path, runs: Path, seconds: float, count: int) -> list[Cli
             if end <= frames
         )
         motion = motions.get(name)
+        if motion is None:
+            motion = _spoken_motion(data, entry, edges)
         clips.append(
             Clip(
                 name=name,
                 corpus="kokoro",
                 pcm=read_audio(data / "kokoro" / entry["file"])[: frames * SAMPLES_PER_FRAME],
                 sounds=sounds,
-                motion=None if motion is None else motion[:frames],
+                motion=motion[:frames],
             )
         )
     return clips

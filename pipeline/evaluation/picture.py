@@ -1,4 +1,4 @@
-"""Picture measures: sharpness in the face, seams between chunks, colour, identity. Frames are uint8 [T,H,W,3] RGB."""
+"""Picture measures: sharpness, seams between chunks, colour, identity. Frames are uint8 [T,H,W,3] RGB."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 
 def face_mask(landmarks: Floats, height: int, width: int) -> NDArray[np.bool_]:
     """The face [H,W] inside the oval of landmarks [478,2+] in pixels, without the mouth.
 
-    Teeth and the dark behind them are edges that the portrait's closed mouth does not have; they would pass a blurred
-    face off as a sharp one, and a shadow for a change of colour.
+    Teeth and the dark behind them are edges that the portrait's closed mouth does not have; they would pass a
+    blurred face off as a sharp one, and an open mouth for a change of colour.
     """
     mask, mouth = np.zeros((2, height, width), np.uint8)
     cv2.fillPoly(mask, [np.round(landmarks[list(_OVAL), :2]).astype(np.int32)], 1)
@@ -69,6 +69,6 @@ def seam_ratio(changes: Floats, hop_frames: int) -> float:
 
 
 def identity_distances(embeddings: Floats, reference: Floats) -> NDArray[np.float64]:
-    """Euclidean distances [N] of face embeddings [N,128] to that of the portrait [128]; lost faces are left out."""
+    """Euclidean distances [N] of face embeddings [N,128] to the portrait's [128], lost faces left out."""
     found = embeddings[np.isfinite(embeddings).all(1)]
     return np.asarray(np.linalg.norm(found - reference, axis=1), np.float64)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.evaluation import head
-from pipeline.evaluation.figures import Evidence
+from pipeline.evaluation.evidence import Evidence
 from pipeline.evaluation.material import FPS, SAMPLE_RATE
 from pipeline.evaluation.takes import Take
 
@@ -30,7 +30,7 @@ def _pyplot() -> Any:
         import matplotlib
     except ImportError as error:
         raise ImportError(
-            "Curves need matplotlib; install the extra 'train' (pip install talkalong[train])."
+            "Curves need matplotlib; install the extra: pip install talkalong[evaluation]."
         ) from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -112,7 +112,7 @@ def overview(evidence: Evidence, path: Path) -> Path:
     for name, group in paths.items():
         if any(len(p) >= head.SEGMENT_FRAMES for p in group):
             frequencies, power = head.velocity_spectrum(group)
-            axes[0, 1].semilogy(frequencies[1:], power[1:], color=COLOURS[name], label=name)
+            axes[0, 1].semilogy(frequencies[1:], power[1:] + 1e-12, color=COLOURS[name], label=name)
     axes[0, 1].axvspan(*head.HEAD_BAND_HZ, color="#4c86c6", alpha=0.1, lw=0)
     axes[0, 1].set(title="head velocity spectrum", xlabel="Hz")
 
@@ -134,7 +134,7 @@ def overview(evidence: Evidence, path: Path) -> Path:
         minutes = long_run[-1].first_frame + long_run[-1].frames
         for name, series in (
             ("identity distance", identity), ("sharpness", sharpness),
-            ("colour / its start", np.linalg.norm(colours, axis=1) / np.linalg.norm(colours[: max(len(colours) // 5, 1)].mean(0))),
+            ("colour / its start", np.linalg.norm(colours, axis=1) / np.linalg.norm(colours[:5].mean(0))),
         ):  # fmt: skip
             course.plot(np.linspace(0, minutes / FPS / 60, len(series)), series, lw=1, label=name)
         course.set_ylim(0, 1.4)

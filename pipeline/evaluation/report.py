@@ -1,4 +1,4 @@
-"""Writes an evaluation down: report.json, index.html, the table for the model card, curves and contact sheets."""
+"""Writes an evaluation down: report.json, index.html, the model card's table, curves and contact sheets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation import plots, sheets
-from pipeline.evaluation.figures import Evidence
+from pipeline.evaluation.evidence import Evidence
 from pipeline.evaluation.table import Table
 from pipeline.evaluation.takes import Take
 
@@ -20,9 +20,11 @@ _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Talkalong: evaluation of {model}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; background: #18181b; color: #f4f4f5; }}
-table {{ border-collapse: collapse; }} td, th {{ padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #3f3f46; }}
+table {{ border-collapse: collapse; }}
+td, th {{ padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #3f3f46; }}
 td.target {{ color: #6ee7b7; }} td.v0 {{ color: #fde68a; }} td.missed {{ color: #fca5a5; }}
-img {{ max-width: 100%; display: block; margin: .5rem 0 2rem; }} .wide {{ overflow-x: auto; }} .wide img {{ max-width: none; }}
+img {{ max-width: 100%; display: block; margin: .5rem 0 2rem; }}
+.wide {{ overflow-x: auto; }} .wide img {{ max-width: none; }}
 pre {{ color: #a1a1aa; white-space: pre-wrap; }}
 </style>
 <h1>Evaluation of {model}</h1>
@@ -161,7 +163,7 @@ def _html_table(table: Table) -> str:
 def _html_pictures(pictures: Sequence[Picture], *, wide: bool) -> str:
     kind = "wide" if wide else ""
     return "".join(
-        f'<h3>{html.escape(p.caption)}</h3><div class="{kind}"><img loading="lazy" src="{html.escape(p.path.name)}" '
-        f'alt="{html.escape(p.caption)}"></div>'
+        f'<h3>{html.escape(p.caption)}</h3><div class="{kind}">'
+        f'<img loading="lazy" src="{html.escape(p.path.name)}" alt="{html.escape(p.caption)}"></div>'
         for p in pictures
     )

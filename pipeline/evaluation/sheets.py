@@ -62,7 +62,7 @@ def take_sheet(take: Take, path: Path) -> Path:
 
 
 def actors_sheet(takes: Sequence[Take], path: Path) -> Path:
-    """The same moment as each actor shows it: the first one that was chosen, the reference's widest opening."""
+    """The same moment as each actor shows it: where the reference opens its mouth widest."""
     labelled = [
         _column(replace(take.stills[1], label=f"{take.actor}: {take.stills[1].label}")) for take in takes
     ]

@@ -23,7 +23,7 @@ from pipeline.evaluation.actors import (
     RigActor,
     offline_latents,
 )
-from pipeline.evaluation.figures import Engineering, Evidence
+from pipeline.evaluation.evidence import Engineering, Evidence
 from pipeline.evaluation.judging import Judge
 from pipeline.evaluation.latent_motion import find_mouth_opening
 from pipeline.evaluation.material import Clip

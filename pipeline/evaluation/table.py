@@ -66,7 +66,7 @@ class Row:
         return f"{value:.{self.digits}f}"
 
     def mark(self) -> str:
-        """What the model reaches: "target", "v0", "missed", or empty where nothing is demanded or measured."""
+        """What the model reaches: "target", "v0", "missed", or empty if nothing is demanded or measured."""
         value = self.values.get("model", math.nan)
         if (self.v0 is None and self.target is None) or not math.isfinite(value):
             return ""

@@ -19,7 +19,7 @@ from pipeline.portrait import Portrait
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Still:
-    """A frame worth looking at (-1: the portrait): uint8 [H,W,3], its landmarks [478,3] and why it was chosen."""
+    """A frame worth looking at (-1: the portrait): uint8 [H,W,3], its landmarks [478,3] and a caption."""
 
     frame: int
     label: str
@@ -31,7 +31,7 @@ class Still:
 class Take:
     """One stretch of an actor's performance, measured; T frames, K of them sampled for the slower measures.
 
-    `rest` is the aperture of the portrait itself. `sharpness` is relative to the portrait; `identity` are distances.
+    `rest` is the aperture of the portrait itself. `sharpness` is relative to it, `identity` distances.
     """
 
     actor: str
@@ -74,7 +74,7 @@ class Stage:
         self._faces: dict[tuple[str, tuple[int, ...]], _Face] = {}
 
     def takes(self, jobs: Iterable[tuple[Actor, Portrait, Clip]]) -> Iterator[Take]:
-        """Takes of all jobs, in order. A performance in which the judge finds no face is an error (ValueError)."""
+        """Takes of all jobs, in order. ValueError if the judge finds no face in a performance."""
         waiting: tuple[str, Portrait, Clip, Performance, Future[Observation]] | None = None
         for actor, portrait, clip in jobs:
             for performance in actor.perform(portrait, clip):
@@ -155,7 +155,7 @@ class Stage:
         clip: Clip,
         first_frame: int,
     ) -> list[tuple[int, str]]:
-        """Frames that show strengths and faults: (frame in this take, label). The first is the same for all actors."""
+        """Frames that show strengths and faults, (frame in this take, label); the first is common to all."""
         end = first_frame + len(aperture)
         sounds = {
             s.label: (s.first + s.last - 1) // 2

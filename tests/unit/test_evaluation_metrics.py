@@ -122,7 +122,9 @@ def test_blinks_are_counted_and_squints_are_not() -> None:
                 points[frame, lower, 1] = points[frame, upper, 1] + 2
             points[120:150, lower, 1] = points[120:150, upper, 1] + 5  # half shut for over a second
     found = head.blinks(head.eye_openness(points))
-    assert len(found) == 2 and found[0] in (30, 31) and found[1] == 90
+    assert len(found) == 2
+    assert found[0] in (30, 31)
+    assert found[1] == 90
 
 
 def test_band_speed_of_a_known_sway() -> None:
@@ -154,8 +156,10 @@ def test_face_mask_leaves_the_mouth_out() -> None:
     points[list(picture._LIPS), 0] = 50 - 15 * np.cos(around)
     points[list(picture._LIPS), 1] = 70 + 8 * np.sin(around)
     mask = picture.face_mask(points, 100, 100)
-    assert mask[30, 50] and mask[50, 20]
-    assert not mask[70, 50] and not mask[2, 2]
+    assert mask[30, 50]
+    assert mask[50, 20]
+    assert not mask[70, 50]
+    assert not mask[2, 2]
 
 
 def test_seam_ratio_of_a_built_example() -> None:
@@ -187,11 +191,14 @@ def test_mouth_opening_direction_is_recovered_without_the_pose() -> None:
     latents[:, 3:] += 3 * opening[:, None]  # nodding along must not become a part of the direction
     found = latent_motion.find_mouth_opening(latents, opening, pose_size=2)
     assert found.direction == pytest.approx(true, abs=0.1)
-    assert found.fit > 0.99 and found.rest < found.wide
+    assert found.fit > 0.99
+    assert found.rest < found.wide
 
 
 def test_loudness_follows_the_level() -> None:
     tone = np.sin(np.arange(640) * 0.3).astype(np.float32)
     pcm = np.concatenate([tone * gain for gain in (1.0, 0.1, 0.0)])
     loud = latent_motion.loudness(pcm, 640)
-    assert loud[0] == pytest.approx(1, abs=0.05) and 0.4 < loud[1] < 0.6 and loud[2] == 0
+    assert loud[0] == pytest.approx(1, abs=0.05)
+    assert 0.4 < loud[1] < 0.6
+    assert loud[2] == 0
