@@ -38,6 +38,7 @@ class Basis:
     """`runs/basis.npz`: z = (motion - mean) @ encode; lip and eye gap (over face height) are linear in z."""
 
     encode: NDArray[np.float32]
+    decode: NDArray[np.float32]
     mean: NDArray[np.float32]
     aperture: NDArray[np.float32]
     eye_gap: NDArray[np.float32]
@@ -49,6 +50,7 @@ class Basis:
         with np.load(path) as file:
             return Basis(
                 encode=file["encode"].astype(np.float32),
+                decode=file["decode"].astype(np.float32),
                 mean=file["mean"].astype(np.float32),
                 aperture=file["aperture"].astype(np.float32),
                 eye_gap=file["eye_gap"].astype(np.float32),
@@ -190,6 +192,10 @@ class Sequences:
                     head_speed=float(np.abs(np.diff(motion[a:b, POSE], axis=0)).mean()),
                 )
             )
+
+    def mouth_projection(self) -> NDArray[np.float32]:
+        """[D, D]: (a difference of latents) @ this is the mouth's part of that difference."""
+        return (self.basis.decode * self._mouth_weights) @ self.basis.encode
 
     def latents(self) -> NDArray[np.float32]:
         """All valid latents [N, D], for their mean and spread."""

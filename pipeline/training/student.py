@@ -1,8 +1,8 @@
 """Distils the teacher to few steps, on the student's own rollouts (self-forcing).
 
 The student speaks on from its own past with `denoise_chunk`, as in a session. Then, for every chunk of what
-it made, teacher and student start from the same noise and the same past: the student must land in its few steps
-where the teacher lands in many. So it learns in exactly the situations that its own errors lead to.
+it made, teacher and student start from the same noise and the same past: the student must land in its few
+steps where the teacher lands in many. So it learns in exactly the situations that its own errors lead to.
 
     python -m pipeline.training.student --config configs/train/student.yaml
 """
@@ -52,7 +52,7 @@ class StudentSettings:
     style_dropout: float
     aperture_weight: float
     eye_weight: float
-    recorded_weight: float
+    recorded_share: float
     check_every_s: float
     seed: int
     threads: int
@@ -80,7 +80,29 @@ def sample_all_chunks(
     return denoise(predict, scheduler, noise_BTD, steps)
 
 
-def trajectory_loss(
+def trajectory_goal(
+    goal_BTD: torch.Tensor, recorded_BTD: torch.Tensor, mouth_DD: torch.Tensor, settings: StudentSettings
+) -> torch.Tensor:
+    """Where the teacher lands."""
+    return goal_BTD
+
+
+def anchored_goal(
+    goal_BTD: torch.Tensor, recorded_BTD: torch.Tensor, mouth_DD: torch.Tensor, settings: StudentSettings
+) -> torch.Tensor:
+    """Where the teacher lands, but the mouth goes a share of the way to the recording.
+
+    Eyes and head may differ from the recording as chance has it; what the lips do is in the audio. So their
+    share of chance shrinks, and the sync with the voice grows.
+    """
+    return goal_BTD + settings.recorded_share * (recorded_BTD - goal_BTD) @ mouth_DD
+
+
+Goal = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, StudentSettings], torch.Tensor]
+METHODS: dict[str, Goal] = {"trajectory": trajectory_goal, "anchored": anchored_goal}
+
+
+def student_loss(
     student: Denoiser,
     teacher: Denoiser,
     scheduler: FlowMatchScheduler,
@@ -88,29 +110,24 @@ def trajectory_loss(
     past_BTD: torch.Tensor,
     profile: Profile,
     measure: MotionLoss,
+    mouth_DD: torch.Tensor,
     settings: StudentSettings,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Same noise, same past: the end of the student's short path against that of the teacher's long one."""
+    """Same noise, same past: the end of the student's short path against the goal that `method` sets.
+
+    mouth_DD projects differences of normalised latents onto the mouth.
+    """
     noise = torch.randn_like(past_BTD)
+    recorded = teacher.normalize(excerpts.z_BTD[:, : past_BTD.shape[1]])
     with torch.no_grad():
-        goal = sample_all_chunks(
+        landed = sample_all_chunks(
             teacher, scheduler, excerpts, past_BTD, noise, profile, settings.teacher_steps
         )
+        goal = METHODS[settings.method](landed, recorded, mouth_DD, settings)
+        valid = excerpts.valid_BT[:, : past_BTD.shape[1], None]
+        goal = torch.where(valid, goal, landed)
     made = sample_all_chunks(student, scheduler, excerpts, past_BTD, noise, profile, settings.student_steps)
-    everywhere = torch.ones_like(goal[..., 0])
-    loss, parts = measure(made, goal, everywhere)
-    # Lips also follow the recording itself: when they close is in the audio, whatever the past.
-    recorded = student.normalize(excerpts.z_BTD[:, : past_BTD.shape[1]])
-    lips = ((made - recorded) @ measure.aperture_D).square()
-    lip_loss = (lips * excerpts.valid_BT[:, : past_BTD.shape[1]]).mean()
-    return loss + settings.recorded_weight * lip_loss, parts | {"recorded_lips": lip_loss.detach()}
-
-
-Loss = Callable[
-    [Denoiser, Denoiser, FlowMatchScheduler, Excerpts, torch.Tensor, Profile, MotionLoss, StudentSettings],
-    tuple[torch.Tensor, dict[str, torch.Tensor]],
-]
-METHODS: dict[str, Loss] = {"trajectory": trajectory_loss}
+    return measure(made, goal, torch.ones_like(goal[..., 0]))
 
 
 def train(settings: StudentSettings, runs: Path, data: Path) -> None:
@@ -164,7 +181,8 @@ def train(settings: StudentSettings, runs: Path, data: Path) -> None:
     )
     curves.add("teacher", trainee.step, teacher_figures)
     progress.note("teacher: " + ", ".join(f"{name} {value:.3f}" for name, value in teacher_figures.items()))
-    loss_of = METHODS[settings.method]
+    scale = teacher.latent_scale
+    mouth_DD = scale[:, None] * torch.from_numpy(sequences.mouth_projection()).to(device) / scale
     while (elapsed_s := trainee.elapsed_s) < trainee.budget_s:
         excerpts = shift(sequences.draw(settings.batch, whole_frames).to(device))
         style = excerpts.style_BK
@@ -176,7 +194,9 @@ def train(settings: StudentSettings, runs: Path, data: Path) -> None:
             hop_frames=profile.hop_frames, right_frames=profile.right_frames,
         )  # fmt: skip
         for _ in range(settings.updates_per_rollout):
-            loss, parts = loss_of(student, teacher, scheduler, excerpts, past, profile, measure, settings)
+            loss, parts = student_loss(
+                student, teacher, scheduler, excerpts, past, profile, measure, mouth_DD, settings
+            )
             trainee.update(loss)
             values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
             curves.add("train", trainee.step, values)

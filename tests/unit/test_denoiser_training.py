@@ -123,7 +123,7 @@ def test_both_stages_run_resume_and_save(world: tuple[Path, Path]) -> None:
     for stage in ("teacher", "student"):
         model = Denoiser.from_pretrained(runs / stage, low_cpu_mem_usage=False)
         assert model.latent_size == LATENT and all(p.isfinite().all() for p in model.parameters())
-    with pytest.raises(ValueError, match="no method 'magic'; the methods are trajectory"):
+    with pytest.raises(ValueError, match="no method 'magic'; the methods are trajectory, anchored"):
         student.train(replace(second, method="magic"), runs, data)
 
 
