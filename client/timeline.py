@@ -2,7 +2,8 @@
 
 An aiortc receiver counts each track's time from that track's own first frame, so the two clocks have to be
 set against each other. The server releases sound and picture of one media time together: the earliest
-arrivals of both, less what aiortc's own buffers hold back, give the shift between them.
+arrivals of both, less what aiortc's own buffers hold back, give the shift between them. It is refined as
+earlier arrivals come in: a busy start may have delayed all of the first ones.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ AUDIO_HELD_S = 0.08  # aiortc's audio jitter buffer waits for four more packets 
 VIDEO_HELD_S = 0.04  # and its video buffer for the next frame's first packet
 CALIBRATION_FRAMES = 15
 MAX_AUDIO_WAIT_FRAMES = 10
+RESYNC_SAMPLES = SAMPLE_RATE // 100  # sound jumps only for an error that could be noticed
+LEAK = 1e-3  # of the time passed: old arrivals lose their say, so that drifting clocks are followed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,8 +57,8 @@ class Timeline:
 
     def add_audio(self, start_sample: int, pcm: npt.NDArray[np.int16], *, arrival_s: float) -> None:
         """pcm: int16 [N] at 48 kHz; a gap since the last call (lost packets) becomes silence."""
-        if self._shift is None:
-            self._audio_offset_s = min(self._audio_offset_s, arrival_s - start_sample / SAMPLE_RATE)
+        offset_s = arrival_s - start_sample / SAMPLE_RATE
+        self._audio_offset_s = min(self._audio_offset_s + LEAK * len(pcm) / SAMPLE_RATE, offset_s)
         end = self._pcm_start + len(self._pcm)
         if start_sample < end:
             pcm = pcm[end - start_sample :]
@@ -68,14 +71,19 @@ class Timeline:
         self._pictures[index] = picture
         self._newest = max(self._newest, index)
         self._received_frames += 1
-        if self._shift is None:
-            self._video_offset_s = min(self._video_offset_s, arrival_s - time_s)
+        self._video_offset_s = min(self._video_offset_s + LEAK / FPS, arrival_s - time_s)
 
     def pop(self) -> list[Moment]:
         """The moments that are complete, in order."""
-        if self._shift is None and not self._calibrate():
+        if self._received_frames < CALIBRATION_FRAMES or not np.isfinite(self._audio_offset_s):
             return []
-        assert self._shift is not None
+        # A packet of sound leaves the server when its first sample is due, as a picture does.
+        shift_s = self._video_offset_s - self._audio_offset_s + self._held_s
+        shift = round(shift_s * SAMPLE_RATE)
+        if self._shift is None:
+            self._next = min(self._pictures)
+        if self._shift is None or abs(shift - self._shift) > RESYNC_SAMPLES:
+            self._shift = shift
         moments: list[Moment] = []
         while self._next <= self._newest:
             start = self._shift + self._next * SAMPLES_PER_FRAME
@@ -84,15 +92,6 @@ class Timeline:
                 break
             moments.append(self._moment(start))
         return moments
-
-    def _calibrate(self) -> bool:
-        if self._received_frames < CALIBRATION_FRAMES or not np.isfinite(self._audio_offset_s):
-            return False
-        # A packet of sound leaves the server when its first sample is due, as a picture does.
-        shift_s = self._video_offset_s - self._audio_offset_s + self._held_s
-        self._shift = round(shift_s * SAMPLE_RATE)
-        self._next = min(self._pictures)
-        return True
 
     def _moment(self, start: int) -> Moment:
         picture = self._pictures.pop(self._next, None)
@@ -108,8 +107,9 @@ class Timeline:
         if first < last:
             part = self._pcm[first - self._pcm_start : last - self._pcm_start]
             pcm[first - start : first - start + len(part)] = part
-            self._pcm = self._pcm[last - self._pcm_start :]
-            self._pcm_start = last
+            used = min(last - self._pcm_start, len(self._pcm))
+            self._pcm = self._pcm[used:]
+            self._pcm_start += used
         moment = Moment(index=self._next, picture=picture, pcm=pcm, repeated=repeated)
         self._next += 1
         return moment

@@ -133,6 +133,9 @@ def main() -> int:
     parser.add_argument(
         "--url", help="a running server (default: serve the bundled model for the measurement)"
     )
+    parser.add_argument(
+        "--stand-in", action="store_true", help="serve no model but a picture as bright as the voice"
+    )
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--screenshot", type=Path, help="write a picture of the page at the end")
@@ -145,7 +148,7 @@ def main() -> int:
             url = args.url.rstrip("/") + "/"
             figures |= asyncio.run(measure(url, args.seconds, voice, args.screenshot))
         else:
-            server = RunningServer(folder)
+            server = RunningServer(folder, stand_in=args.stand_in or None)
             try:
                 server.wait_until_ready()
                 figures |= {"model": server.model}

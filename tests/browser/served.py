@@ -33,14 +33,8 @@ FLAGS = [
     "--autoplay-policy=no-user-gesture-required",
     "--allow-loopback-in-peer-connection",
 ]
-# Builds a model with random weights and gives it the bundled gallery, for checkouts without trained weights.
-TINY = """
-import shutil, sys
-from pathlib import Path
-from pipeline.checkpoint import build
-build(Path("configs/model/tiny.yaml")).save_pretrained(sys.argv[1])
-shutil.copytree("pipeline/weights/portrait_256/portraits", Path(sys.argv[1]) / "portraits")
-"""
+# A picture as bright as the voice is loud: for checkouts without trained weights, or the transport alone.
+STAND_IN = "tests.streaming.energy_mouth:load"
 SERVE = """
 import argparse, sys
 from stream import serve
@@ -82,14 +76,16 @@ def write_voice(path: Path) -> Path:
 class RunningServer:
     """`talkalong serve` in its own process."""
 
-    def __init__(self, folder: Path, *, limits: str = "{sessions: 4}", model: str | None = None) -> None:
-        self.model = model or ("portrait_256" if has_trained_model() else self._tiny(folder))
+    def __init__(self, folder: Path, *, stand_in: bool | None = None) -> None:
+        if stand_in is None:
+            stand_in = not has_trained_model()
+        self.model = STAND_IN if stand_in else "portrait_256"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://localhost:{port}/"
         config = folder / "serve.yaml"
-        config.write_text(f"model: {{name: {self.model}}}\nlimits: {limits}\nice: {{loopback: true}}\n")
+        config.write_text(f"model: {{factory: {STAND_IN}}}\n" if stand_in else "")
         self._log = (folder / "server.log").open("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVE, "--config", str(config), "--port", str(port)],
@@ -97,11 +93,6 @@ class RunningServer:
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-
-    @staticmethod
-    def _tiny(folder: Path) -> str:
-        subprocess.run([sys.executable, "-c", TINY, str(folder / "tiny")], cwd=ROOT, check=True)
-        return str(folder / "tiny")
 
     def wait_until_ready(self) -> None:
         end = time.monotonic() + START_TIMEOUT_S

@@ -28,6 +28,7 @@ def play(
     lost_frames: frozenset[int] = frozenset(),
     lost_packets: frozenset[int] = frozenset(),
     jitter_s: float = 0.0,
+    slow_start_s: float = 0.0,
 ) -> list[Moment]:
     """The server releases media time t at second t; each receiver begins at its own zero, and holds back."""
     rng = np.random.default_rng(0)
@@ -37,7 +38,8 @@ def play(
             events.append((index / FPS + VIDEO_HELD_S + rng.uniform(0, jitter_s), "video", index))
     for number in range(audio_zero_frames * 2, frames * 2):
         if number not in lost_packets:
-            events.append((number * 0.02 + AUDIO_HELD_S + rng.uniform(0, jitter_s), "audio", number))
+            late_s = slow_start_s if number < 40 else 0.0
+            events.append((number * 0.02 + AUDIO_HELD_S + late_s + rng.uniform(0, jitter_s), "audio", number))
     timeline, moments = Timeline(), []
     for arrival_s, kind, number in sorted(events):
         if kind == "video":
@@ -63,6 +65,24 @@ def test_jitter_costs_at_most_a_few_milliseconds() -> None:
     moments = play(60, jitter_s=0.012)
     off_samples = [int((moment.pcm != moment.picture[0, 0, 0]).sum()) for moment in moments]
     assert max(off_samples) <= 0.006 * SAMPLE_RATE
+
+
+def test_a_slow_start_is_made_good() -> None:
+    moments = play(80, slow_start_s=0.25)
+    assert (moments[5].pcm != moments[5].picture[0, 0, 0]).any()
+    assert all((moment.pcm == moment.picture[0, 0, 0]).all() for moment in moments[40:])
+
+
+def test_pictures_that_come_seconds_late_at_first_do_not_silence_the_rest() -> None:
+    timeline, moments = Timeline(), []
+    for number in range(400):
+        now_s = number * 0.02
+        timeline.add_audio(number * PACKET, sound(number * PACKET, PACKET), arrival_s=now_s + AUDIO_HELD_S)
+        index, late_s = number // 2, max(0.0, 2.0 - number * 0.02)
+        if number % 2 == 0:
+            timeline.add_video(index / FPS, picture(index), arrival_s=now_s + VIDEO_HELD_S + late_s)
+        moments += timeline.pop()
+    assert all((moment.pcm == moment.index).all() for moment in moments[120:])
 
 
 def test_a_lost_picture_is_repeated_and_said_so() -> None:
