@@ -64,7 +64,9 @@ def take_sheet(take: Take, path: Path) -> Path:
 def actors_sheet(takes: Sequence[Take], path: Path) -> Path:
     """The same moment as each actor shows it: where the reference opens its mouth widest."""
     labelled = [
-        _column(replace(take.stills[1], label=f"{take.actor}: {take.stills[1].label}")) for take in takes
+        _column(replace(still, label=f"{take.actor}: {still.label}"))
+        for take in takes
+        for still in take.stills[1:2]
     ]
     _beside([_column(takes[0].stills[0]), *labelled]).save(path)
     return path
@@ -72,7 +74,7 @@ def actors_sheet(takes: Sequence[Take], path: Path) -> Path:
 
 def mosaic(takes: Sequence[Take], path: Path, columns: int = 4) -> Path:
     """Every portrait at its widest opening, frames at full size."""
-    pictures: list[NDArray[np.uint8]] = [take.stills[2].image for take in takes]
+    pictures: list[NDArray[np.uint8]] = [take.stills[:3][-1].image for take in takes]
     height, width = (max(picture.shape[i] for picture in pictures) for i in range(2))
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (min(columns, len(pictures)) * (width + _GAP), rows * (height + _GAP)), _PAPER)

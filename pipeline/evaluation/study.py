@@ -80,7 +80,7 @@ def evaluate(
     runs: Path,
     teacher: Path | None,
 ) -> Evidence:
-    """Renders and judges everything. ValueError when a portrait or a performance shows the judge no face."""
+    """Renders and judges everything. ValueError when a portrait shows the judge no face."""
     window = pipe.window_spec(settings.hop_frames, settings.right_frames)
     model = ModelActor(name="model", pipe=pipe, window=window, seed=settings.seed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pipeline.evaluation.judging import Judge, Observation
 from pipeline.evaluation.material import FPS, Clip
 from pipeline.evaluation.references import Reference
 from pipeline.portrait import Portrait
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +77,7 @@ class Stage:
         self._faces: dict[tuple[str, tuple[int, ...]], _Face] = {}
 
     def takes(self, jobs: Iterable[tuple[Actor, Portrait, Clip]]) -> Iterator[Take]:
-        """Takes of all jobs, in order. ValueError if the judge finds no face in a performance."""
+        """Takes of all jobs, in order. ValueError if the judge finds no face in a portrait."""
         waiting: tuple[str, Portrait, Clip, Performance, Future[Observation]] | None = None
         for actor, portrait, clip in jobs:
             for performance in actor.perform(portrait, clip):
@@ -112,13 +115,19 @@ class Stage:
         future: Future[Observation],
     ) -> Take:
         seen, face = future.result(), self._face(portrait, performance.picture)
-        if not seen.found:
-            raise ValueError(f"The judge finds no face in what '{actor}' shows of portrait {portrait.name}.")
         frames, landmarks = performance.frames, seen.landmarks
         sampled = [i for i in seen.embed if np.isfinite(landmarks[i]).all()]
         masks = {i: picture.face_mask(landmarks[i], *frames.shape[1:3]) for i in sampled}
-        aperture, openness = lips.aperture(landmarks), head.eye_openness(landmarks)
-        path = head.head_path(landmarks)
+        if seen.found:
+            aperture, openness = lips.aperture(landmarks), head.eye_openness(landmarks)
+            path = head.head_path(landmarks)
+        else:  # measured as a face that does nothing, and counted in `found`
+            logger.warning("No face is found in what '%s' shows of portrait %s.", actor, portrait.name)
+            aperture, openness, path = (
+                np.zeros(len(frames)),
+                np.ones(len(frames)),
+                np.zeros((len(frames), 2)),
+            )
         return Take(
             actor=actor,
             portrait=portrait.name,
@@ -134,7 +143,7 @@ class Stage:
             sharpness=np.array(
                 [picture.laplacian_energy(frames[i], masks[i]) / face.energy for i in sampled]
             ),
-            colours=np.array([picture.face_colour(frames[i], masks[i]) for i in sampled]),
+            colours=np.array([picture.face_colour(frames[i], masks[i]) for i in sampled]).reshape(-1, 3),
             latents=performance.latents,
             step_ms=performance.step_ms,
             stills=(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline import checkpoint
 from pipeline.evaluation import command, lips, material
+from pipeline.evaluation.actors import FrozenActor
 from pipeline.evaluation.figures import build_table
 from pipeline.evaluation.judging import Judge, JudgeError, Observation, judge_python
 from pipeline.evaluation.material import Clip, Sound
@@ -27,6 +28,7 @@ from pipeline.evaluation.report import write_report
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.evaluation.study import Cast, evaluate
 from pipeline.evaluation.table import Row, Table, at_least, at_most, between
+from pipeline.evaluation.takes import Stage
 from pipeline.portrait import Portrait
 from pipeline.training.settings import load_settings
 
@@ -197,6 +199,29 @@ def test_whole_evaluation(data: Path, tmp_path: Path) -> None:
     assert report["provenance"]["machine"]["threads"] >= 1
     assert all(f'src="{name.name}"' in page.read_text(encoding="utf-8") for name in page.parent.glob("*.png"))
     assert "| identity, p95 |" in (page.parent / "model_card.md").read_text(encoding="utf-8")
+
+
+class BlindJudge(KnowingJudge):
+    """Knows the portrait, and finds no face in anything that is performed."""
+
+    def submit(
+        self, frames: NDArray[np.uint8], *, embed: Sequence[int] = (), still: bool = False
+    ) -> Future[Observation]:
+        seen = super().submit(frames, embed=embed, still=still).result()
+        if len(frames) > 3:
+            seen.landmarks[:], seen.embeddings[:] = np.nan, np.nan
+        answer: Future[Observation] = Future()
+        answer.set_result(seen)
+        return answer
+
+
+def test_a_face_that_is_lost_is_measured_not_fatal() -> None:
+    clip = Clip(name="spoken", corpus="kokoro", pcm=np.zeros(FRAMES * 640, np.float32))
+    take = next(iter(Stage(BlindJudge(), 10, {}).takes([(FrozenActor(), portrait(), clip)])))
+    assert take.found == 0
+    assert lips.hardly_moves(take.aperture)
+    assert len(take.identity) == 0
+    assert [still.label for still in take.stills] == ["the portrait"]
 
 
 def test_marks_and_markdown() -> None:
