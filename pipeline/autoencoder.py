@@ -20,9 +20,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.face_aligner import FaceAligner
+
 CROP_PIXELS = 256
 GRID_PIXELS = 128
-FIELD_PIXELS = 64
+BASIS_PIXELS = 64
 POSE_SIZE = 5
 """Yaw, pitch, roll, shift x, shift y: the last numbers of a motion latent."""
 
@@ -90,22 +92,45 @@ class ResidualBlock(nn.Module):
 
 
 class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Feature pyramid of a portrait, computed once: crop [B,3,256,256] -> maps at 128, 64, 32 and 16 pixels."""
+    """What is computed once per portrait: a feature pyramid, and the portrait's own basis of motion.
+
+    The basis says what each latent does to a face: a flow field per latent, and how it opens the mouth. It is learned
+    for the average face; the aligner finds where in the average face each place of this portrait lies.
+    """
 
     @register_to_config
-    def __init__(self, widths: tuple[int, int, int, int] = (16, 32, 64, 128)) -> None:
+    def __init__(self, widths: tuple[int, int, int, int] = (16, 32, 64, 128), latent_size: int = 40) -> None:
         super().__init__()
         w128, w64, w32, w16 = widths
         self.stage128 = _downsample(5, w128)
         self.stage64 = nn.Sequential(_downsample(w128, w64), ResidualBlock(w64))
         self.stage32 = nn.Sequential(_downsample(w64, w32), ResidualBlock(w32), ResidualBlock(w32))
         self.stage16 = nn.Sequential(_downsample(w32, w16), ResidualBlock(w16), ResidualBlock(w16))
+        # Back up again: fine maps that know which part of the face they show.
+        self.up32, self.rise32 = nn.Conv2d(w16, w32, 1), ResidualBlock(w32)
+        self.up64, self.rise64 = nn.Conv2d(w32, w64, 1), ResidualBlock(w64)
+        self.up128, self.rise128 = nn.Conv2d(w64, w128, 1), ResidualBlock(w128)
+        self.aligner = FaceAligner()
+        # Flow x and y per latent, mouth opening per latent, and the opening at rest.
+        self.basis = nn.Parameter(torch.zeros(3 * latent_size + 1, BASIS_PIXELS, BASIS_PIXELS))
 
-    def forward(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
+    def pyramid(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
+        """Maps of 128, 64, 32 and 16 pixels."""
         x128 = self.stage128(_with_coordinates(crop_B3HW * 2 - 1))
         x64 = self.stage64(x128)
         x32 = self.stage32(x64)
-        return x128, x64, x32, self.stage16(x32)
+        x16 = self.stage16(x32)
+        x32 = self.rise32(x32 + _double(self.up32(x16)))
+        x64 = self.rise64(x64 + _double(self.up64(x32)))
+        return self.rise128(x128 + _double(self.up128(x64))), x64, x32, x16
+
+    def forward(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
+        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, and the basis [B,3D+1,64,64] for this portrait."""
+        pyramid = self.pyramid(crop_B3HW)
+        where = identity_grid(BASIS_PIXELS, pyramid[0]) + self.aligner(crop_B3HW)
+        basis = self.basis.to(where.dtype).expand(len(where), -1, -1, -1)
+        basis = functional.grid_sample(basis, where, padding_mode="border", align_corners=False)
+        return *pyramid, basis
 
 
 class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -148,9 +173,6 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.Linear(2 * latent_size, condition_size), nn.SiLU(), nn.Linear(condition_size, condition_size)
         )
         self.affine = nn.Linear(condition_size, 6)
-        # What each latent does to an average face in the canonical crop; everything else refines it.
-        self.fields = nn.Parameter(torch.zeros(latent_size, 2 * FIELD_PIXELS**2))
-        self.opening = nn.Parameter(torch.zeros(latent_size, (MOUTH_BOTTOM - MOUTH_TOP) * (MOUTH_RIGHT - MOUTH_LEFT) // 4))
         self.enter16 = nn.Conv2d(w16 + 2, w16, 1)
         self.blocks16 = nn.ModuleList(ResidualBlock(w16, condition_size) for _ in range(blocks))
         self.flow16 = nn.Conv2d(w16, 2, 3, 1, 1)
@@ -170,13 +192,16 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         for head in (self.affine, self.flow16, self.flow32, self.flow64, self.flow128):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-        nn.init.constant_(self.mouth[-1].bias[:1], -3.0)  # type: ignore[index]
+        nn.init.zeros_(self.mouth[-1].weight[:1])  # type: ignore[index]
+        nn.init.zeros_(self.mouth[-1].bias[:1])  # type: ignore[index]
 
     def forward(self, z_BD: Tensor, z_ref_BD: Tensor, features: tuple[Tensor, ...]) -> DecodedFrames:
         """z [B,D] is the frame's motion, z_ref [B,D] the portrait's own; features as made by PortraitEncoder."""
-        f128, f64, f32, f16 = features
-        batch = len(z_BD)
-        condition = self.condition(torch.cat([z_BD - z_ref_BD, z_ref_BD], 1))
+        f128, f64, f32, f16, basis = features
+        batch, latents = z_BD.shape
+        change = z_BD - z_ref_BD
+        basis = basis.expand(batch, -1, -1, -1)
+        condition = self.condition(torch.cat([change, z_ref_BD], 1))
         x = self.enter16(_with_coordinates(f16.expand(batch, -1, -1, -1)))
         for block in self.blocks16:
             x = block(x, condition)
@@ -184,8 +209,9 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         x = self.block32(_double(self.up32(x)) + f32, condition)
         flow = _double(flow + 0.1 * self.flow32(x))
         x64 = self.block64(_double(self.up64(x)) + f64, condition)
-        fields = (0.1 * (z_BD - z_ref_BD) @ self.fields).view(batch, 2, FIELD_PIXELS, FIELD_PIXELS)
-        flow = _double(flow + 0.1 * self.flow64(x64) + fields)
+        motions = basis[:, : 3 * latents].unflatten(1, (3, latents))
+        moved = torch.einsum("bd,bcdhw->bchw", change, motions)
+        flow = _double(flow + 0.1 * self.flow64(x64) + moved[:, :2])
         x = self.block128(_double(self.up128(x64)) + f128, condition)
         flow = flow + 0.1 * self.flow128(x)
         grid = identity_grid(GRID_PIXELS, flow)
@@ -198,8 +224,9 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         rows, columns = slice(MOUTH_TOP // 2, MOUTH_BOTTOM // 2), slice(MOUTH_LEFT // 2, MOUTH_RIGHT // 2)
         x64 = _double(x64[:, :, MOUTH_TOP // 4 : MOUTH_BOTTOM // 4, MOUTH_LEFT // 4 : MOUTH_RIGHT // 4])
         mouth = self.mouth(torch.cat([x[:, :, rows, columns], x64], 1))
-        opening = ((z_BD - z_ref_BD) @ self.opening).view(batch, 1, mouth.shape[2] // 2, mouth.shape[3] // 2)
-        mouth = torch.sigmoid(torch.cat([mouth[:, :1] + _double(opening), mouth[:, 1:]], 1))
+        opening = moved[:, 2:] + basis[:, 3 * latents :]
+        opening = opening[:, :, MOUTH_TOP // 4 : MOUTH_BOTTOM // 4, MOUTH_LEFT // 4 : MOUTH_RIGHT // 4]
+        mouth = torch.sigmoid(torch.cat([mouth[:, :1] + _double(_double(opening)), mouth[:, 1:]], 1))
         margin = (MOUTH_LEFT, CROP_PIXELS - MOUTH_RIGHT, MOUTH_TOP, CROP_PIXELS - MOUTH_BOTTOM)
         mouth = functional.pad(mouth, margin)
         return DecodedFrames(grid + displacement * anchor, mouth[:, :1], mouth[:, 1:])

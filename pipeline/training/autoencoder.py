@@ -9,6 +9,7 @@ mouth interior, the interior's pixels, and last the composed picture.
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
 from pipeline.autoencoder import (
+    BASIS_PIXELS,
     CROP_PIXELS,
     GRID_PIXELS,
     MOUTH_BOTTOM,
@@ -32,8 +35,11 @@ from pipeline.autoencoder import (
     PortraitEncoder,
     identity_grid,
 )
+from pipeline.training.alignment import align
 from pipeline.training.curves import Curves
 from pipeline.training.settings import load_settings
+
+logger = logging.getLogger(__name__)
 
 MOUTH = (slice(None), slice(None), slice(MOUTH_TOP, MOUTH_BOTTOM), slice(MOUTH_LEFT, MOUTH_RIGHT))
 
@@ -96,6 +102,8 @@ class RenderedFaces:
         self.held_out = [i for i, name in enumerate(portraits) if name.startswith("val/")]
         self._mirror = mirror_indices(names)
         self._rng = np.random.default_rng(seed)
+        with np.load(folder.parent / "portraits.npz") as archive:
+            self._alignment = align(archive["landmarks"], folder.parent / "alignment.npz")
 
     @property
     def latent_size(self) -> int:
@@ -131,6 +139,17 @@ class RenderedFaces:
             latents.append(torch.from_numpy(motion) @ self._encode)
         return Batch(*(torch.cat(part) for part in (crops, frames, grids, interiors, latents)))
 
+    def in_average_face(self, portrait: int, rng: np.random.Generator, motions: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents [K,D], displacements [K,2,64,64] and interiors [K,1,64,64] of a portrait, moved to the average face."""
+        ids = np.sort(rng.choice(np.arange(1, self._rgb.shape[1]), motions, replace=False))
+        grid = torch.from_numpy(self._grid[portrait, ids].astype(np.float32)).permute(0, 3, 1, 2)
+        interior = torch.from_numpy(self._interior[portrait, ids].astype(np.float32) / 255)[:, None]
+        still = identity_grid(GRID_PIXELS, grid).permute(0, 3, 1, 2)
+        maps = torch.cat([(grid - still) * (interior < 0.02), interior], 1)
+        place = torch.from_numpy(self._alignment.place[portrait])[None].expand(motions, -1, -1, -1)
+        maps = functional.grid_sample(maps, place, padding_mode="border", align_corners=False)
+        return torch.from_numpy(self._motion[portrait, ids]) @ self._encode, maps[:, :2], maps[:, 2:]
+
 
 def _image(rgb: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(rgb)).permute(0, 3, 1, 2).float() / 255
@@ -157,23 +176,36 @@ def _reframe(
     return sample(crop, full), sample(frame, full), (moved - shift) / scale, sample(interior, half)
 
 
-@torch.no_grad()
-def fit_fields(encoder: PortraitEncoder, decoder: FrameDecoder, faces: RenderedFaces, batches: int) -> None:
-    """Sets the decoder's fields by ridge regression of the flow it still gets wrong on the motion latents.
+def fit_basis(encoder: PortraitEncoder, faces: RenderedFaces, motions: int) -> None:
+    """Sets the average face's basis: flow by ridge regression on the latents, opening by logistic regression.
 
-    Gradient descent would take thousands of steps to find these averages.
+    Gradient descent through the decoder would take thousands of steps to find these averages.
     """
-    latents, residuals = [], []
-    for _ in tqdm(range(batches), desc="average motion fields"):
-        batch = faces.draw(faces.train, 6, 5, False)
-        features = tuple(f.repeat_interleave(5, 0) for f in encoder(batch.crop_P3HW))
-        grid = decoder(batch.z_BD, torch.zeros_like(batch.z_BD), features).grid_BHW2
-        residual = (batch.grid_BHW2 - grid) * (batch.interior_B1HW[:, 0, :, :, None] < 0.02)
-        residuals.append(functional.avg_pool2d(residual.permute(0, 3, 1, 2), 2).flatten(1))
-        latents.append(batch.z_BD)
-    z, wanted = torch.cat(latents), torch.cat(residuals)
-    gram = z.T @ z + 0.002 * len(z) * torch.eye(z.shape[1])
-    decoder.fields += torch.linalg.solve(gram, z.T @ wanted) / 0.1
+    rng = np.random.default_rng(0)
+    drawn = [faces.in_average_face(p, rng, motions) for p in tqdm(faces.train, desc="average face's motion")]
+    z, flow, interior = (torch.cat(part) for part in zip(*drawn, strict=True))
+    latents = z.shape[1]
+    gram = z.T @ z + 0.002 * len(z) * torch.eye(latents)
+    fields = torch.linalg.solve(gram, z.T @ flow.flatten(1)).view(latents, 2, BASIS_PIXELS, BASIS_PIXELS)
+    inside = interior.flatten(1)
+    seen = inside.mean(0) > 1e-4
+    weight = torch.zeros(latents + 1, int(seen.sum()), requires_grad=True)
+    with torch.no_grad():
+        weight[-1] = -4.0
+    inputs = torch.cat([z, torch.ones(len(z), 1)], 1)
+    optimiser = torch.optim.Adam([weight], 0.1)
+    for _ in tqdm(range(200), desc="mouth opening"):
+        loss = functional.binary_cross_entropy_with_logits(inputs @ weight, inside[:, seen]) + 1e-4 * weight[:-1].square().mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    opening = torch.zeros(latents + 1, inside.shape[1])
+    opening[-1] = -8.0
+    opening[:, seen] = weight.detach()
+    with torch.no_grad():
+        encoder.basis[:latents] = fields[:, 0]
+        encoder.basis[latents : 2 * latents] = fields[:, 1]
+        encoder.basis[2 * latents :] = opening.view(-1, BASIS_PIXELS, BASIS_PIXELS)
 
 
 def losses(
@@ -227,7 +259,8 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
     out = runs / "autoencoder"
     out.mkdir(parents=True, exist_ok=True)
     faces = RenderedFaces(runs / "renders", runs / "basis.npz", names, settings.seed + int(time.time()))
-    encoder, decoder = PortraitEncoder(), FrameDecoder(latent_size=faces.latent_size)
+    encoder = PortraitEncoder(latent_size=faces.latent_size)
+    decoder = FrameDecoder(latent_size=faces.latent_size)
     nets = torch.nn.ModuleList([encoder, decoder]).to(device=device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(nets.parameters(), settings.learning_rate, weight_decay=1e-3, betas=(0.9, 0.98))
     curves = Curves(out / "curves.json", title="Autoencoder")
@@ -239,7 +272,8 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
         optimiser.load_state_dict(state["optimiser"])
         step, spent = state["step"], state["spent"]
     else:
-        fit_fields(encoder, decoder, faces, 80)
+        encoder.aligner.load_state_dict(load_file(runs / "face_aligner.safetensors"))
+        fit_basis(encoder, faces, 12)
     average = torch.optim.swa_utils.AveragedModel(nets, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
     if state_file.exists() and "average" in state:
         average.load_state_dict(state["average"])
@@ -249,7 +283,8 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
 
     def forward(nets: torch.nn.ModuleList, batch: Batch, noise: float) -> tuple[Tensor, dict[str, float]]:
         repeats = len(batch.z_BD) // len(batch.crop_P3HW)
-        features = tuple(f.repeat_interleave(repeats, 0) for f in nets[0](batch.crop_P3HW))
+        single = nets[0](batch.crop_P3HW)
+        features = tuple(f.repeat_interleave(repeats, 0) for f in single)
         z_ref = noise * torch.randn_like(batch.z_BD)
         decoded = nets[1](batch.z_BD, z_ref, features)
         return losses(decoded, batch, batch.crop_P3HW.repeat_interleave(repeats, 0), settings)
@@ -299,6 +334,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     names = tuple(str(name) for name in np.load(arguments.data / "ict_facekit.npz")["names"])
     train(load_settings(AutoencoderSettings, arguments.config), arguments.runs, names)
 
