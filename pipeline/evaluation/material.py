@@ -21,6 +21,7 @@ FPS = 25
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 KOKORO_UNIT_S = 0.025
+KOKORO_DELAY_S = 0.050  # as in pipeline.training.speech
 HELD_OUT_EVERY = 20
 CLOSING = frozenset("pbm")
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
@@ -111,7 +112,8 @@ def _motions(archive: Path) -> dict[str, NDArray[np.float32]]:
 
 def _spoken_motion(data: Path, entry: dict[str, Any], edges: NDArray[np.float64]) -> NDArray[np.float32]:
     """Rig motion of a Kokoro clip, by the rules that also make the motion to train on."""
-    from pipeline.training.speech_motion import phones, speech_motion
+    from pipeline.training.phones import phones
+    from pipeline.training.speech_motion import speech_motion
 
     with np.load(data / "ict_facekit.npz") as file:
         names = [str(name) for name in file["names"]]
@@ -133,7 +135,9 @@ def kokoro_clips(data: Path, runs: Path, seconds: float, count: int) -> list[Cli
     clips = []
     for entry in spread(entries[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY], count):
         name = Path(entry["file"]).stem
-        edges = np.concatenate([[0], np.cumsum(entry["durations"])]) * KOKORO_UNIT_S * FPS
+        # Kokoro's durations run behind its sound.
+        ends_s = np.cumsum(entry["durations"]) * KOKORO_UNIT_S - KOKORO_DELAY_S
+        edges = np.maximum(np.concatenate([[0], ends_s]) * FPS, 0)
         sounds = tuple(
             Sound(label=label, first=int(start), last=int(np.ceil(end)))
             for label, start, end in zip(entry["phonemes"], edges[:-1], edges[1:], strict=True)
