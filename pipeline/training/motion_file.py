@@ -1,0 +1,16 @@
+"""The file `runs/motion/<corpus>.npz`: motion float32 [frames,62], valid bool [frames], offsets, names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write_motion(path: Path, **fields: NDArray[np.generic]) -> None:
+    """Writes under a temporary name first, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    np.savez(unfinished, **fields)  # type: ignore[arg-type]
+    unfinished.replace(path)
