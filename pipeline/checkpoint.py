@@ -67,7 +67,7 @@ def verify(folder: Path) -> None:
             raise CheckpointError(f"{path} is missing, but {SUMS_NAME} lists it; fetch the model again.")
         if _sha256(path) != digest:
             raise CheckpointError(
-                f"{path} does not match its recorded SHA-256, so it is damaged or was changed; fetch it again."
+                f"{path} does not match its recorded SHA-256: it is damaged or was changed; fetch it again."
             )
     for path in folder.rglob("*.safetensors"):
         if path.relative_to(folder).as_posix() not in recorded:

@@ -114,7 +114,7 @@ class Block(nn.Module):
         return h_BTC, k, v
 
 
-class Denoiser(ModelMixin, ConfigMixin):
+class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Predicts clean motion latents from noisy ones, audio features, context, reference and style.
 
     latent_size: D. audio_size: F. max_right_frames: audio slots after the present frame; those that a session
@@ -177,10 +177,12 @@ class Denoiser(ModelMixin, ConfigMixin):
 
     def normalize(self, z: torch.Tensor) -> torch.Tensor:
         """Motion latents [..., D] to the unit-variance numbers that are noised and predicted."""
-        return (z - self.latent_mean) / self.latent_scale
+        x: torch.Tensor = (z - self.latent_mean) / self.latent_scale
+        return x
 
     def denormalize(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.latent_scale + self.latent_mean
+        z: torch.Tensor = x * self.latent_scale + self.latent_mean
+        return z
 
     def embed_audio(self, features_BTF: torch.Tensor, right_frames: int) -> torch.Tensor:
         """Audio tokens [B, T, C] from features of the frames -2 .. T - 1 + right_frames around the chunk.

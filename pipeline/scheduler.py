@@ -11,7 +11,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 
-class FlowMatchScheduler(SchedulerMixin, ConfigMixin):
+class FlowMatchScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """Noise levels and the step between two of them; keeps no state, so sessions can share it.
 
     num_inference_steps: steps taken when the caller names no number.

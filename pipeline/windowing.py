@@ -46,7 +46,7 @@ class WindowSpec:
             )
         if self.fps < 1 or self.sample_rate % self.fps:
             raise ValueError(
-                f"sample_rate {self.sample_rate} gives no whole number of samples per frame at {self.fps} fps; "
+                f"{self.sample_rate} Hz gives no whole number of samples per frame at {self.fps} fps; "
                 "choose rates that divide evenly."
             )
 

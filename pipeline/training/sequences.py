@@ -195,7 +195,7 @@ class Sequences:
 
     def mouth_projection(self) -> NDArray[np.float32]:
         """[D, D]: (a difference of latents) @ this is the mouth's part of that difference."""
-        return (self.basis.decode * self._mouth_weights) @ self.basis.encode
+        return np.asarray((self.basis.decode * self._mouth_weights) @ self.basis.encode, np.float32)
 
     def latents(self) -> NDArray[np.float32]:
         """All valid latents [N, D], for their mean and spread."""

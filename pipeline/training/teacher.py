@@ -1,8 +1,8 @@
 """Trains the denoiser as a many-step flow-matching teacher on recorded motion.
 
 Every frame is there twice: clean, as the context that later chunks see, and noisy, to be restored. A mask
-gives each noisy chunk the clean frames that a session's ring would hold at that moment, so one pass trains all
-chunks. Hop and right context vary from batch to batch, so one set of weights serves every latency profile.
+gives each noisy chunk the clean frames that a session's ring would hold at that moment, so one pass trains
+all chunks. Hop and right context vary from batch to batch, so one set of weights serves every latency profile.
 
     python -m pipeline.training.teacher --config configs/train/teacher.yaml
 """

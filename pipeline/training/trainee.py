@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -33,7 +34,7 @@ class Trainee:
         self.denoiser, self.budget_s = denoiser, budget_s
         self.step, spent_s = 0, 0.0
         self._out, self._file, self._rate = out, out / "state.pt", learning_rate
-        self._average = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(average_decay))
+        self._average = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(average_decay))  # type: ignore[no-untyped-call]
         self._optimiser = torch.optim.AdamW(
             denoiser.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay
         )
@@ -48,8 +49,7 @@ class Trainee:
     @property
     def averaged(self) -> Denoiser:
         """The weights to use: a moving average over the last steps."""
-        module: Denoiser = self._average.module
-        return module
+        return cast(Denoiser, self._average.module)
 
     @property
     def elapsed_s(self) -> float:

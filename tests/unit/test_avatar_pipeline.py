@@ -38,9 +38,12 @@ def test_a_step_makes_the_frames_it_says(pipe: AvatarPipeline) -> None:
     assert window.left_frames == pipe.audio_encoder.left_context_frames + 2
     state = pipe.init_state(plain_portrait(), window=window)
     after, chunk = pipe.step(state, window.cut(PCM, 0))
-    assert chunk.first_frame == 0 and after.frame_index == 2
-    assert chunk.frames.shape == (2, 256, 256, 3) and chunk.frames.dtype == np.uint8
-    assert chunk.latents.shape == (2, 12) and np.isfinite(chunk.latents).all()
+    assert chunk.first_frame == 0
+    assert after.frame_index == 2
+    assert chunk.frames.shape == (2, 256, 256, 3)
+    assert chunk.frames.dtype == np.uint8
+    assert chunk.latents.shape == (2, 12)
+    assert np.isfinite(chunk.latents).all()
     assert set(chunk.timings_ms) == {"features", "denoise", "decode", "composite"}
 
 
@@ -102,7 +105,8 @@ def test_a_chunk_hears_exactly_its_right_context(pipe: AvatarPipeline, hop: int,
     inside[end - 320 :] = 0.5
     np.testing.assert_array_equal(base, made(beyond))
     changed = np.abs(base - made(inside)).max(1) > 1e-6
-    assert changed[-1] and not changed[: len(changed) - hop].any()
+    assert changed[-1]
+    assert not changed[: len(changed) - hop].any()
 
 
 def test_style_is_used_and_bounded(pipe: AvatarPipeline) -> None:

@@ -26,13 +26,15 @@ def test_figures_are_complete_and_consistent(tmp_path: Path, capsys: pytest.Capt
     assert benchmark.run(args) == 0
     figures = json.loads(out.read_text())
     assert figures == json.loads(capsys.readouterr().out)
-    assert figures["frames"] == 10 and figures["config"]["steps"] == 1
+    assert figures["frames"] == 10
+    assert figures["config"]["steps"] == 1
     assert figures["rtf"] == pytest.approx(25 / figures["fps"])
     stages = figures["stages_ms"]
     assert set(stages) == {"features", "denoise", "decode", "composite"}
     assert figures["step_ms"]["p50"] >= max(stage["p50"] for stage in stages.values()) * 0.5
     assert figures["step_ms"]["p50"] <= figures["step_ms"]["p99"] <= figures["step_ms"]["max"]
-    assert figures["machine"]["cpus"] >= 1 and len(figures["config"]["model_sha256"]) == 64
+    assert figures["machine"]["cpus"] >= 1
+    assert len(figures["config"]["model_sha256"]) == 64
 
 
 def test_a_missing_model_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +44,8 @@ def test_a_missing_model_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_runtime_prepares_and_warms_up() -> None:
     pipe = prepare(tiny_pipeline(), RuntimeConfig(device="cpu", dtype="bfloat16", compile=True))
-    assert pipe.frame_decoder.dtype.is_floating_point and str(pipe.frame_decoder.dtype) == "torch.float32"
+    assert pipe.frame_decoder.dtype.is_floating_point
+    assert str(pipe.frame_decoder.dtype) == "torch.float32"
     assert warm_up(pipe, pipe.window_spec(), chunks=2) > 0
 
 

@@ -78,7 +78,9 @@ def test_excerpts_pair_each_frame_with_its_own_features(world: tuple[Path, Path]
     clip = sequences._clips[0]
     for _ in range(20):
         got, z, valid, _ = sequences._excerpt(clip, 32, 0.0)
-        assert got.shape[0] == 32 + LEFT_SLOTS + 2 and z.shape == (32, LATENT) and valid.all()
+        assert got.shape[0] == 32 + LEFT_SLOTS + 2
+        assert z.shape == (32, LATENT)
+        assert valid.all()
         whole = clip.kept + clip.mouth
         where = [t for t in range(len(whole) - 7) if np.allclose(whole[t : t + 8], z[12:20])]
         assert len(where) == 1
@@ -122,7 +124,8 @@ def test_both_stages_run_resume_and_save(world: tuple[Path, Path]) -> None:
     student.train(second, runs, data)
     for stage in ("teacher", "student"):
         model = Denoiser.from_pretrained(runs / stage, low_cpu_mem_usage=False)
-        assert model.latent_size == LATENT and all(p.isfinite().all() for p in model.parameters())
+        assert model.latent_size == LATENT
+        assert all(p.isfinite().all() for p in model.parameters())
     with pytest.raises(ValueError, match="no method 'magic'; the methods are trajectory, anchored"):
         student.train(replace(second, method="magic"), runs, data)
 

@@ -13,7 +13,8 @@ from pipeline.scheduler import FlowMatchScheduler
 def test_sigmas_fall_from_one_to_zero(steps: int, shift: float) -> None:
     sigmas = FlowMatchScheduler(shift=shift).sigmas(steps)
     assert len(sigmas) == steps + 1
-    assert sigmas[0] == 1.0 and sigmas[-1] == 0.0
+    assert sigmas[0] == 1.0
+    assert sigmas[-1] == 0.0
     assert all(a > b for a, b in itertools.pairwise(sigmas))
 
 
