@@ -1,1 +1,1 @@
-"""Settings as YAML, nothing else; a package so that an installed Talkalong finds them (`importlib.resources`)."""
+"""Settings as YAML, nothing else; a package so that an installed Talkalong finds them."""

@@ -75,10 +75,11 @@ def test_evaluation_configs(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", names("train"))
 def test_training_configs(name: str, tmp_path: Path) -> None:
-    """configs/train/a_stage.yaml fills AStageSettings of pipeline.training.a_stage."""
+    """configs/train/a_stage.yaml, and a_stage_fine.yaml, fill AStageSettings of pipeline.training.a_stage."""
     path = CONFIGS / "train" / name
-    kind = "".join(word.capitalize() for word in path.stem.split("_")) + "Settings"
-    settings = getattr(importlib.import_module(f"pipeline.training.{path.stem}"), kind)
+    stage = path.stem.removesuffix("_fine")
+    kind = "".join(word.capitalize() for word in stage.split("_")) + "Settings"
+    settings = getattr(importlib.import_module(f"pipeline.training.{stage}"), kind)
     load_settings(settings, path)
     with pytest.raises(ValueError, match="unknown key 'colour_of_socks'"):
         load_settings(settings, misspelt(path, tmp_path))
