@@ -98,7 +98,7 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """[B, N] -> [B, (N - 400) / 160 + 1, M] log band powers of every 25 ms window."""
         frames = pcm_BN.unfold(-1, _FFT, _HOP) * self.window
         power = torch.fft.rfft(frames).abs().square()
-        mel = (power @ self.filters.T).clamp_min(1e-7).log()
+        mel: Tensor = (power @ self.filters.T).clamp_min(1e-7).log()
         return (mel + 5.0) / 5.0
 
     def forward(self, pcm_BN: Tensor) -> Tensor:

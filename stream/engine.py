@@ -149,10 +149,8 @@ class ModelEngine:
             return
         data = pack(message)
         try:
-            if descriptors:
-                sent = socket.send_fds(self._control, [data], descriptors)
-            else:
-                sent = self._control.send(data)
+            control = self._control
+            sent = socket.send_fds(control, [data], descriptors) if descriptors else control.send(data)
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             sent = 0
         if sent != len(data):

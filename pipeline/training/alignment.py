@@ -36,7 +36,9 @@ def _grid() -> NDArray[np.float32]:
     return np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
 
 
-def _warp(source: NDArray[np.float32], target: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
+def _warp(
+    source: NDArray[np.float32], target: NDArray[np.float32], points: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Moves points as the landmarks move from source to target; the crop's border stays."""
     axis = np.linspace(-1, 1, 9)
     border = np.array([(x, y) for x in axis for y in axis if max(abs(x), abs(y)) == 1], np.float32)

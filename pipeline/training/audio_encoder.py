@@ -76,7 +76,7 @@ class SpeechCorpus:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """From frame `start` on: audio [frames*640], Whisper features [frames,384], phonemes [2*frames]."""
         samples = self.audio[start * SAMPLES_PER_FRAME : (start + frames) * SAMPLES_PER_FRAME]
-        audio = samples.astype(np.float32) / 32768
+        audio: NDArray[np.float32] = (samples / 32768).astype(np.float32)
         if self.whisper is None:
             whisper = np.full((frames, 384), np.nan, np.float32)
         else:
@@ -91,7 +91,7 @@ class SpeechCorpus:
 def whisper_cache(corpus: Path, cache: Path) -> NDArray[np.float16]:
     """Whisper's features of a whole corpus, computed once (30 s windows across clips)."""
     if cache.exists():
-        return np.load(cache)  # type: ignore[no-any-return]
+        return np.load(cache)
     from pipeline.training.whisper import WINDOW_S, WhisperTeacher
 
     teacher = WhisperTeacher()
@@ -267,7 +267,7 @@ def train(settings: AudioEncoderSettings, runs: Path) -> None:
         whisper_loss = functional.smooth_l1_loss(predicted[:, 2:][known], wanted[known])
         loss = settings.phoneme_weight * phoneme_loss + settings.whisper_weight * whisper_loss
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(nets.parameters(), 1.0)
         optimiser.step()
         step += 1

@@ -13,6 +13,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -60,6 +61,7 @@ class AutoencoderSettings:
     pixel_weight: float
     detail_weight: float
     reference_noise: float
+    fine_only: bool
     seed: int
     threads: int
 
@@ -139,8 +141,10 @@ class RenderedFaces:
             latents.append(torch.from_numpy(motion) @ self._encode)
         return Batch(*(torch.cat(part) for part in (crops, frames, grids, interiors, latents)))
 
-    def in_average_face(self, portrait: int, rng: np.random.Generator, motions: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents [K,D], displacements [K,2,64,64] and interiors [K,1,64,64] of a portrait, moved to the average face."""
+    def in_average_face(
+        self, portrait: int, rng: np.random.Generator, motions: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents [K,D], displacements [K,2,64,64] and interiors [K,1,64,64] of a portrait, on the average face."""
         ids = np.sort(rng.choice(np.arange(1, self._rgb.shape[1]), motions, replace=False))
         grid = torch.from_numpy(self._grid[portrait, ids].astype(np.float32)).permute(0, 3, 1, 2)
         interior = torch.from_numpy(self._interior[portrait, ids].astype(np.float32) / 255)[:, None]
@@ -195,9 +199,12 @@ def fit_basis(encoder: PortraitEncoder, faces: RenderedFaces, motions: int) -> N
     inputs = torch.cat([z, torch.ones(len(z), 1)], 1)
     optimiser = torch.optim.Adam([weight], 0.1)
     for _ in tqdm(range(200), desc="mouth opening"):
-        loss = functional.binary_cross_entropy_with_logits(inputs @ weight, inside[:, seen]) + 1e-4 * weight[:-1].square().mean()
+        loss = (
+            functional.binary_cross_entropy_with_logits(inputs @ weight, inside[:, seen])
+            + 1e-4 * weight[:-1].square().mean()
+        )
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     opening = torch.zeros(latents + 1, inside.shape[1])
     opening[-1] = -8.0
@@ -206,6 +213,16 @@ def fit_basis(encoder: PortraitEncoder, faces: RenderedFaces, motions: int) -> N
         encoder.basis[:latents] = fields[:, 0]
         encoder.basis[latents : 2 * latents] = fields[:, 1]
         encoder.basis[2 * latents :] = opening.view(-1, BASIS_PIXELS, BASIS_PIXELS)
+
+
+def freeze_coarse(encoder: PortraitEncoder, decoder: FrameDecoder) -> None:
+    """Leaves only what acts at 32 pixels and finer to be trained: lips and lids, at half the cost."""
+    coarse = (
+        encoder.stage128, encoder.stage64, encoder.stage32, encoder.stage16,
+        decoder.condition, decoder.affine, decoder.enter16, decoder.blocks16, decoder.flow16,
+    )  # fmt: skip
+    for part in coarse:
+        part.requires_grad_(False)
 
 
 def losses(
@@ -224,8 +241,12 @@ def losses(
     flow, mouth_flow, eye_flow = (region(error, *box) for box in (everywhere, mouth_box, eye_box))
     interior = functional.interpolate(batch.interior_B1HW, CROP_PIXELS, mode="bilinear")[MOUTH]
     mask = decoded.mask_B1HW[MOUTH]
-    mask_loss = functional.binary_cross_entropy(mask.clamp(1e-4, 1 - 1e-4), interior)
-    paint = ((decoded.paint_B3HW[MOUTH] - batch.frame_B3HW[MOUTH]).abs() * interior).sum() / (3 * interior.sum() + 10)
+    # The opening is a percent of the window: without a weight it would be cheapest never to open.
+    emphasis = 1 + 4 * interior
+    mask_loss = functional.binary_cross_entropy(mask.clamp(1e-4, 1 - 1e-4), interior, emphasis)
+    paint = ((decoded.paint_B3HW[MOUTH] - batch.frame_B3HW[MOUTH]).abs() * interior).sum() / (
+        3 * interior.sum() + 10
+    )
     composed = decoded.compose(crops)
     pixel = (composed - batch.frame_B3HW).abs()
     mouth_pixel = pixel[MOUTH].mean()
@@ -261,22 +282,30 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
     faces = RenderedFaces(runs / "renders", runs / "basis.npz", names, settings.seed + int(time.time()))
     encoder = PortraitEncoder(latent_size=faces.latent_size)
     decoder = FrameDecoder(latent_size=faces.latent_size)
-    nets = torch.nn.ModuleList([encoder, decoder]).to(device=device, memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(nets.parameters(), settings.learning_rate, weight_decay=1e-3, betas=(0.9, 0.98))
+    nets = torch.nn.ModuleList([encoder, decoder]).to(device=device)
+    nets.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settings.fine_only:
+        freeze_coarse(encoder, decoder)
+    trained = [parameter for parameter in nets.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, settings.learning_rate, weight_decay=1e-3, betas=(0.9, 0.98))
     curves = Curves(out / "curves.json", title="Autoencoder")
     step, spent = 0, 0.0
     state_file = out / "state.pt"
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
         nets.load_state_dict(state["nets"])
-        optimiser.load_state_dict(state["optimiser"])
+        if len(state["optimiser"]["param_groups"][0]["params"]) == len(trained):
+            optimiser.load_state_dict(state["optimiser"])
         step, spent = state["step"], state["spent"]
     else:
         encoder.aligner.load_state_dict(load_file(runs / "face_aligner.safetensors"))
         fit_basis(encoder, faces, 12)
-    average = torch.optim.swa_utils.AveragedModel(nets, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
+    average = torch.optim.swa_utils.AveragedModel(
+        nets, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+    )
     if state_file.exists() and "average" in state:
         average.load_state_dict(state["average"])
+    smoothed = cast(torch.nn.ModuleList, average.module)
     budget = settings.minutes * 60
     started = time.monotonic() - spent
     progress = curves.progress(budget, initial=spent)
@@ -299,19 +328,21 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
             state_file.with_suffix(".new"),
         )  # fmt: skip
         state_file.with_suffix(".new").replace(state_file)
-        average.module[0].save_pretrained(out / "portrait_encoder")
-        average.module[1].save_pretrained(out / "frame_decoder")
+        smoothed[0].save_pretrained(out / "portrait_encoder")
+        smoothed[1].save_pretrained(out / "frame_decoder")
         curves.save()
 
     while (elapsed := time.monotonic() - started) < budget:
         fraction = elapsed / budget
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * min(1.0, (step + 1) / 100) * max(0.02, 1 - fraction)
-        batch = to_device(faces.draw(faces.train, settings.portraits_per_batch, settings.motions_per_portrait, True))
+        batch = to_device(
+            faces.draw(faces.train, settings.portraits_per_batch, settings.motions_per_portrait, True)
+        )
         loss, parts = forward(nets, batch, settings.reference_noise)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(nets.parameters(), 1.0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         average.update_parameters(nets)
         step += 1
@@ -320,7 +351,10 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
         if step % 150 == 0:
             average.eval()
             with torch.inference_mode():
-                checks = [forward(average.module, to_device(faces.draw(faces.held_out, 6, 4, False)), 0.0)[1] for _ in range(4)]
+                checks = [
+                    forward(smoothed, to_device(faces.draw(faces.held_out, 6, 4, False)), 0.0)[1]
+                    for _ in range(4)
+                ]
             mean = {key: float(np.mean([check[key] for check in checks])) for key in checks[0]}
             curves.add("held_out", step, mean)
             progress.note(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in mean.items()))
@@ -329,7 +363,9 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, default=Path("configs/train/autoencoder.yaml"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))

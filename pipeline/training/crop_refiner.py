@@ -156,7 +156,7 @@ def train(portraits: list[LabelledPortrait], steps: int, batch: int, seed: int) 
         truth = torch.from_numpy(np.stack([correction for _, correction in drawn]))
         loss = functional.smooth_l1_loss(refiner(crops), truth, beta=0.02)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         schedule.step()
         if step % 50 == 0:

@@ -14,7 +14,9 @@ class Progress:
     """A progress bar over training seconds."""
 
     def __init__(self, budget_s: float, initial_s: float) -> None:
-        self._bar: tqdm[Any] = tqdm(total=round(budget_s), initial=round(initial_s), unit="s", mininterval=2.0)
+        self._bar: tqdm[Any] = tqdm(
+            total=round(budget_s), initial=round(initial_s), unit="s", mininterval=2.0
+        )
 
     def update_to(self, elapsed_s: float, **values: float) -> None:
         """Moves the bar to `elapsed_s` and shows the values."""
@@ -75,7 +77,9 @@ class Curves:
                 if series.get(name):
                     axis.plot(*zip(*series[name], strict=True), label=phase)
             axis.set_title(name, fontsize=9)
-            axis.set_yscale("log" if all(y > 0 for s in self._series.values() for _, y in s.get(name, [])) else "linear")
+            axis.set_yscale(
+                "log" if all(y > 0 for s in self._series.values() for _, y in s.get(name, [])) else "linear"
+            )
         axes.flat[0].legend(fontsize=7)
         figure.suptitle(self._title)
         figure.tight_layout()

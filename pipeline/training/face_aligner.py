@@ -1,6 +1,6 @@
 """Trains the FaceAligner: principal deformations, then one ridge regression per stage of the cascade.
 
-    python -m pipeline.training.face_aligner
+python -m pipeline.training.face_aligner
 """
 
 from __future__ import annotations
@@ -52,13 +52,18 @@ class Views:
         flip = torch.tensor([-1.0, 1.0])
         if rng.random() < 0.5:
             crop, offset, points = crop.flip(-1), offset.flip(2) * flip, points[:, self.mirror] * flip
-        scale, shift = float(np.exp(rng.normal(0, 0.04))), torch.from_numpy(rng.normal(0, 0.03, 2).astype(np.float32))
+        scale, shift = (
+            float(np.exp(rng.normal(0, 0.04))),
+            torch.from_numpy(rng.normal(0, 0.03, 2).astype(np.float32)),
+        )
         crop = functional.grid_sample(
             crop, identity_grid(CROP_PIXELS, crop) * scale + shift, padding_mode="border", align_corners=False
         )
         new = identity_grid(OFFSET_PIXELS, crop)
         old = new * scale + shift
-        moved = functional.grid_sample(offset.permute(0, 3, 1, 2), old, padding_mode="border", align_corners=False)
+        moved = functional.grid_sample(
+            offset.permute(0, 3, 1, 2), old, padding_mode="border", align_corners=False
+        )
         return crop, (points - shift) / scale, old + moved.permute(0, 2, 3, 1) - new
 
 
@@ -94,7 +99,8 @@ def train(runs: Path, views_per_portrait: int, coefficients: int) -> FaceAligner
 
     def features(source: Tensor, at: Tensor, stage: int) -> Tensor:
         parts = [
-            aligner.features(source[i : i + 256].float(), at[i : i + 256], stage) for i in range(0, len(source), 256)
+            aligner.features(source[i : i + 256].float(), at[i : i + 256], stage)
+            for i in range(0, len(source), 256)
         ]
         return torch.cat(parts)
 
@@ -102,8 +108,9 @@ def train(runs: Path, views_per_portrait: int, coefficients: int) -> FaceAligner
         made = aligner.points + (at @ aligner.point_basis).view(len(at), -1, 2)
         return float((made - held_points).norm(dim=-1).mean() * 128)
 
-    logger.info("held-out error: %.2f px without, %.2f px at best", error_pixels(held), error_pixels(
-        (torch.cat([3 * held_points.flatten(1), held_offsets.flatten(1)], 1) - mean) @ directions / deviation))  # fmt: skip
+    truth = torch.cat([3 * held_points.flatten(1), held_offsets.flatten(1)], 1)
+    best = (truth - mean) @ directions / deviation
+    logger.info("held-out error: %.2f px without, %.2f px at best", error_pixels(held), error_pixels(best))
     for stage in range(len(SPACINGS)):
         x = features(maps, found, stage)
         ridge = 0.02 * len(x) * x[:, :-1].var(0).mean() * torch.eye(x.shape[1])
@@ -116,7 +123,9 @@ def train(runs: Path, views_per_portrait: int, coefficients: int) -> FaceAligner
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--views", type=int, default=7, help="views per portrait")
     parser.add_argument("--coefficients", type=int, default=28)

@@ -1,4 +1,4 @@
-"""MediaPipe FaceMesh landmarks of pictures and clips. Run by an environment of its own (numpy < 2); imports nothing here.
+"""MediaPipe FaceMesh landmarks of pictures and clips, run by an environment of its own (numpy < 2).
 
     python pipeline/training/landmarks.py pictures|clips OUT.npz FILE...
 
@@ -19,7 +19,8 @@ def read_frames(path: Path) -> list[Any]:
     """RGB frames of a picture or clip."""
     import cv2
 
-    capture, frames = cv2.VideoCapture(str(path)), []
+    capture = cv2.VideoCapture(str(path))
+    frames: list[Any] = []
     while True:
         found, frame = capture.read()
         if not found:
@@ -44,7 +45,11 @@ def main() -> None:
         for frame in read_frames(path):
             height, width = frame.shape[:2]
             faces = mesh.process(frame).multi_face_landmarks
-            points = [[p.x * width, p.y * height, p.z * width] for p in faces[0].landmark] if faces else [[np.nan] * 3] * 478
+            points = (
+                [[p.x * width, p.y * height, p.z * width] for p in faces[0].landmark]
+                if faces
+                else [[np.nan] * 3] * 478
+            )
             rows.append(np.array(points, np.float32))
         if rows:
             tracks[f"{path.parent.name}/{path.stem}"] = np.stack(rows)
@@ -52,7 +57,7 @@ def main() -> None:
             print(f"{number} of {len(sys.argv) - 3} files", flush=True)
     out = Path(sys.argv[2])
     out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(out, **tracks)
+    np.savez(out, **tracks)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

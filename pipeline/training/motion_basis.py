@@ -34,7 +34,9 @@ def expression_metric(geometry: FaceGeometry) -> NDArray[np.float32]:
         distance = np.linalg.norm(neutral[vertices][:, None] - neutral[group][None], axis=-1).min(1)
         weight[distance < reach] = 5.0
     # Motion towards the camera is hardly seen.
-    delta = geometry.expression[:, vertices] * np.array([1, 1, 0.35], np.float32) * np.sqrt(weight)[None, :, None]
+    delta = (
+        geometry.expression[:, vertices] * np.array([1, 1, 0.35], np.float32) * np.sqrt(weight)[None, :, None]
+    )
     return (delta.reshape(57, -1) / np.sqrt(weight.sum())).astype(np.float32)
 
 
@@ -66,11 +68,16 @@ def build_basis(
     explained = power[order].sum() / power.sum()
     logger.info("%d expression components explain %.2f %% of the visible motion", count, 100 * explained)
 
-    height = float(geometry.neutral[geometry.landmarks[27], 1] - geometry.neutral[geometry.landmarks[8], 1]) * 1.45
+    height = (
+        float(geometry.neutral[geometry.landmarks[27], 1] - geometry.neutral[geometry.landmarks[8], 1]) * 1.45
+    )
 
     def linear_gap(upper: int, lower: int) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
         """Gap between two landmarks over the face height as a linear function of the latent."""
-        difference = geometry.expression[:, geometry.landmarks[upper]] - geometry.expression[:, geometry.landmarks[lower]]
+        difference = (
+            geometry.expression[:, geometry.landmarks[upper]]
+            - geometry.expression[:, geometry.landmarks[lower]]
+        )
         gap = expression @ difference[:, 1] / height
         design = np.concatenate([latents[:, :count], np.ones((len(latents), 1), np.float32)], 1)
         solution = np.linalg.lstsq(design, gap, rcond=None)[0]
@@ -93,7 +100,9 @@ POSE_SIZE_AXES = ("yaw", "pitch", "roll", "shift_x", "shift_y")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/basis.npz"))
     parser.add_argument("--recorded", type=Path, default=Path("runs/motion/grid_train.npz"))

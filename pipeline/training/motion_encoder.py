@@ -73,7 +73,9 @@ def train(settings: MotionEncoderSettings, runs: Path, names: tuple[str, ...]) -
 
     while (elapsed := time.monotonic() - started) < budget:
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * min(1.0, (step + 1) / 100) * max(0.02, 1 - elapsed / budget)
+            group["lr"] = (
+                settings.learning_rate * min(1.0, (step + 1) / 100) * max(0.02, 1 - elapsed / budget)
+            )
         batch = faces.draw(faces.train, settings.portraits_per_batch, settings.motions_per_portrait, True)
         z = batch.z_BD.to(device)
         # Every portrait is also a frame of its own, at rest.
@@ -82,7 +84,7 @@ def train(settings: MotionEncoderSettings, runs: Path, names: tuple[str, ...]) -
         target = torch.cat([z, torch.zeros(len(rest), z.shape[1], device=device)])
         loss = functional.smooth_l1_loss(found, target, beta=0.5)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         step += 1
@@ -102,7 +104,9 @@ def train(settings: MotionEncoderSettings, runs: Path, names: tuple[str, ...]) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, default=Path("configs/train/motion_encoder.yaml"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))

@@ -90,7 +90,9 @@ def rotation_matrices(angles: Tensor) -> Tensor:
     return rz.view(shape) @ rx.view(shape) @ ry.view(shape)
 
 
-def fit_heads(geometry: FaceGeometry, points: NDArray[np.float32], steps: int = 600) -> dict[str, NDArray[np.float32]]:
+def fit_heads(
+    geometry: FaceGeometry, points: NDArray[np.float32], steps: int = 600
+) -> dict[str, NDArray[np.float32]]:
     """Fits all heads at once with Adam.
 
     Args:
@@ -108,7 +110,9 @@ def fit_heads(geometry: FaceGeometry, points: NDArray[np.float32], steps: int = 
     weight = torch.ones(68)
     weight[:17], weight[36:] = 0.25, 1.5
     # The portraits have closed mouths: leave what opens them to the identity's lip line.
-    opening = torch.tensor([name.startswith(("jaw", "mouthLowerDown", "mouthUpperUp")) for name in geometry.names])
+    opening = torch.tensor(
+        [name.startswith(("jaw", "mouthLowerDown", "mouthUpperUp")) for name in geometry.names]
+    )
     rotation = torch.zeros(count, 3, requires_grad=True)
     shift = torch.zeros(count, 2, requires_grad=True)
     log_distance = torch.full((count,), float(np.log(75.0)), requires_grad=True)
@@ -136,9 +140,11 @@ def fit_heads(geometry: FaceGeometry, points: NDArray[np.float32], steps: int = 
         projected = FOCAL * (turned[..., :2] + shift[:, None]) / depth[..., None]
         squared = ((projected - target) ** 2).sum(-1)
         loss = (squared * weight).mean(1).sum() * 400 + identity.square().sum() * 0.004
-        loss = loss + active.sum() * 0.02 + (expression - active).square().sum() + active[:, opening].sum() * 0.2
+        loss = (
+            loss + active.sum() * 0.02 + (expression - active).square().sum() + active[:, opening].sum() * 0.2
+        )
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         error = squared.detach().sqrt().mean(1) * CROP_PIXELS / 2
     return {
@@ -152,7 +158,9 @@ def fit_heads(geometry: FaceGeometry, points: NDArray[np.float32], steps: int = 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--landmarks", type=Path, default=Path("runs/landmarks/portraits.npz"))
     parser.add_argument("--out", type=Path, default=Path("runs/portraits.npz"))
@@ -176,7 +184,9 @@ def main() -> None:
     fit = fit_heads(geometry, points[:, IBUG_FROM_MEDIAPIPE])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     np.savez(arguments.out, names=np.array(names), crops=np.stack(crops), landmarks=points, **fit)  # type: ignore[arg-type]
-    logger.info("%d portraits, mean landmark error %.2f px of %d", len(names), fit["error"].mean(), CROP_PIXELS)
+    logger.info(
+        "%d portraits, mean landmark error %.2f px of %d", len(names), fit["error"].mean(), CROP_PIXELS
+    )
 
 
 if __name__ == "__main__":

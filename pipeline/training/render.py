@@ -95,7 +95,7 @@ class MotionSampler:
 
 
 def _open(out: Path, name: str) -> NDArray[np.generic]:
-    return np.load(out / f"{name}.npy", mmap_mode="r+")  # type: ignore[no-any-return]
+    return np.load(out / f"{name}.npy", mmap_mode="r+")
 
 
 def render_part(arguments: argparse.Namespace, part: int) -> None:
@@ -108,7 +108,9 @@ def render_part(arguments: argparse.Namespace, part: int) -> None:
         recorded = archive["motion"][archive["valid"]]
     sampler = MotionSampler(geometry.names, recorded)
     renderer = RigRenderer(geometry)
-    rgb, grid, interior, motion = (_open(arguments.out, name) for name in ("rgb", "grid", "interior", "motion"))
+    rgb, grid, interior, motion = (
+        _open(arguments.out, name) for name in ("rgb", "grid", "interior", "motion")
+    )
     for portrait in tqdm(range(part, len(fits), arguments.workers), unit="portrait", disable=part > 0):
         rng = np.random.default_rng((arguments.seed, portrait))
         renderer.load(fits[portrait])
@@ -120,7 +122,9 @@ def render_part(arguments: argparse.Namespace, part: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--portraits", type=Path, default=Path("runs/portraits.npz"))
     parser.add_argument("--recorded", type=Path, default=Path("runs/motion/grid_train.npz"))
@@ -142,7 +146,9 @@ def main() -> None:
         np.lib.format.open_memmap(arguments.out / f"{name}.npy", "w+", kind, (*shape, *tail))
     np.save(arguments.out / "names.npy", np.array(names))
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=render_part, args=(arguments, part)) for part in range(arguments.workers)]
+    workers = [
+        context.Process(target=render_part, args=(arguments, part)) for part in range(arguments.workers)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -12,6 +12,7 @@ the portrait as photographed, so m = 0 is the portrait itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import moderngl
 import numpy as np
@@ -83,7 +84,7 @@ def _rotation(angles: NDArray[np.float32]) -> NDArray[np.float32]:
     return (roll @ pitch @ yaw).astype(np.float32)
 
 
-def _smoothstep(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _smoothstep(x: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     x = np.clip(x, 0, 1)
     return (x * x * (3 - 2 * x)).astype(np.float32)
 
@@ -102,7 +103,7 @@ class RigRenderer:
     def __init__(self, geometry: FaceGeometry) -> None:
         self.geometry = geometry
         vertex_count = len(geometry.neutral)
-        self._context = context = moderngl.create_context(standalone=True, backend="egl")
+        self._context = context = moderngl.create_context(standalone=True, backend="egl")  # type: ignore[arg-type]
         context.enable(moderngl.DEPTH_TEST)
         self._colour = context.program(_VERTEX_SHADER, _COLOUR_SHADER)
         self._flow = context.program(_VERTEX_SHADER, _FLOW_SHADER)
@@ -131,7 +132,8 @@ class RigRenderer:
         )
         self._resolved = context.framebuffer([context.texture((FRAME_PIXELS,) * 2, 4)])
         self._flow_target = context.framebuffer(
-            [context.texture((FLOW_PIXELS,) * 2, 4, dtype="f4")], context.depth_renderbuffer((FLOW_PIXELS,) * 2)
+            [context.texture((FLOW_PIXELS,) * 2, 4, dtype="f4")],
+            context.depth_renderbuffer((FLOW_PIXELS,) * 2),
         )
         self._texture: moderngl.Texture | None = None
         base = np.ones((vertex_count, 3), np.float32)
@@ -168,7 +170,9 @@ class RigRenderer:
     def _find_lid_rims(self) -> list[NDArray[np.int64]]:
         """Vertices of the face mesh's free border around each eye, found by their distance to the eye landmarks."""
         triangles = self._triangles((0, 6705))
-        edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1)
+        edges = np.sort(
+            np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1
+        )
         unique, counts = np.unique(edges, axis=0, return_counts=True)
         border = np.unique(unique[counts == 1])
         neutral = self.geometry.neutral
@@ -238,7 +242,7 @@ class RigRenderer:
         turned = vertices @ _rotation(fit.rotation + motion[57:60]).T
         turned[:, :2] += fit.shift + motion[60:62]
         depth = fit.distance - turned[:, 2]
-        return (FOCAL * turned[:, :2] / depth[:, None]).astype(np.float32), turned
+        return (FOCAL * turned[:, :2] / depth[:, None]).astype(np.float32), turned.astype(np.float32)
 
     def render(self, motion: NDArray[np.float32]) -> RigFrame:
         """Renders the loaded portrait with motion [62]."""
@@ -266,7 +270,9 @@ class RigRenderer:
             self._colour["interior"] = interior
             colour.render()
         self._context.copy_framebuffer(self._resolved, self._samples)
-        rgb = np.frombuffer(self._resolved.read(components=3), np.uint8).reshape(FRAME_PIXELS, FRAME_PIXELS, 3)
+        rgb = np.frombuffer(self._resolved.read(components=3), np.uint8).reshape(
+            FRAME_PIXELS, FRAME_PIXELS, 3
+        )
         self._flow_target.use()
         self._flow_target.clear()
         for (_, flow), interior in self._parts:
@@ -280,12 +286,17 @@ class RigRenderer:
     def _lid_skin(self, motion: NDArray[np.float32]) -> NDArray[np.float32]:
         """Texture shift [V,2] that lets a closing lid show the skin above it instead of stretched lashes."""
         scale = 0.8 * FOCAL / self._fit.distance
-        return -scale * np.tensordot(np.clip(motion[self._blink], 0, 1), self.geometry.expression[self._blink, :, :2], 1)
+        return -scale * np.tensordot(
+            np.clip(motion[self._blink], 0, 1), self.geometry.expression[self._blink, :, :2], 1
+        )
 
     def _shade_interior(self, turned: NDArray[np.float32]) -> NDArray[np.float32]:
         """Lambert shading with a depth term: the further behind the lips, the less light gets in."""
         triangles = self._inside_triangles
-        edges = turned[triangles[:, 1]] - turned[triangles[:, 0]], turned[triangles[:, 2]] - turned[triangles[:, 0]]
+        edges = (
+            turned[triangles[:, 1]] - turned[triangles[:, 0]],
+            turned[triangles[:, 2]] - turned[triangles[:, 0]],
+        )
         face_normal = np.cross(*edges)
         normal = np.zeros_like(turned)
         for corner in range(3):
@@ -297,14 +308,18 @@ class RigRenderer:
         behind = np.clip((lips[2] - turned[:, 2] - 0.7) / 2.4, 0, 1)
         sideways = np.clip((np.abs(turned[:, 0] - lips[0]) - 1.2) / 2.0, 0, 1)
         gap = float(np.linalg.norm(turned[self.geometry.landmarks[62]] - turned[self.geometry.landmarks[66]]))
-        opening = np.clip((gap - self._rest_gap) / 0.5 + 0.1, 0.1, 1)  # closed lips show a dark line, no teeth
+        # closed lips show a dark line, no teeth
+        opening = np.clip((gap - self._rest_gap) / 0.5 + 0.1, 0.1, 1)
         access = (1 - 0.92 * behind) * (1 - 0.6 * sideways) * opening
         return (self._base_colour * self._light * (lambert * access)[:, None]).astype(np.float32)
 
 
 def _onto_outline(points: NDArray[np.float32], outline: NDArray[np.float32]) -> NDArray[np.float32]:
     """Moves rim points onto a closed outline, each along its direction from the eye's centre, slightly outside it."""
-    def polar(values: NDArray[np.float32], centre: NDArray[np.float32], width: float) -> tuple[NDArray, NDArray]:  # type: ignore[type-arg]
+
+    def polar(
+        values: NDArray[np.float32], centre: NDArray[np.float32], width: float
+    ) -> tuple[NDArray, NDArray]:  # type: ignore[type-arg]
         offset = (values - centre) / (width, width * 0.5)
         return np.arctan2(offset[:, 1], offset[:, 0]), np.linalg.norm(offset, axis=1)
 
@@ -322,10 +337,10 @@ def _onto_outline(points: NDArray[np.float32], outline: NDArray[np.float32]) -> 
 def load_fits(path: str) -> tuple[list[str], list[RigFit]]:
     """Reads every portrait of `runs/portraits.npz`: names and fits."""
     archive = np.load(path)
-    fields = {key: archive[key] for key in archive.files if key not in ("names", "error", "crops")}
+    fields: dict[str, Any] = {
+        key: archive[key] for key in archive.files if key not in ("names", "error", "crops")
+    }
     crops = archive["crops"]
-    fits = [
-        RigFit(crop=crops[i], **{key: (float(v[i]) if key == "distance" else v[i]) for key, v in fields.items()})
-        for i in range(len(crops))
-    ]
+    fields["distance"] = fields["distance"].tolist()
+    fits = [RigFit(crop=crops[i], **{key: v[i] for key, v in fields.items()}) for i in range(len(crops))]
     return [str(name) for name in archive["names"]], fits

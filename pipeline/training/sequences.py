@@ -80,7 +80,7 @@ def encode_clip(encoder: AudioEncoder, pcm: NDArray[np.float32]) -> NDArray[np.f
     padded = np.pad(pcm, (before, MAX_RIGHT_FRAMES * SAMPLES_PER_FRAME))
     device = next(encoder.parameters()).device
     features = encoder(torch.from_numpy(padded)[None].to(device))[0, encoder.left_context_frames :]
-    return features.half().cpu().numpy()  # type: ignore[no-any-return]
+    return features.half().cpu().numpy()
 
 
 def corpus_features(corpus: str, runs: Path, encoder: AudioEncoder) -> NDArray[np.float16]:
@@ -93,7 +93,7 @@ def corpus_features(corpus: str, runs: Path, encoder: AudioEncoder) -> NDArray[n
     if cache.is_file():
         with np.load(cache) as file:
             if str(file["encoder"]) == fingerprint:
-                return file["features"]  # type: ignore[no-any-return]
+                return file["features"]
     with np.load(runs / "speech" / f"{corpus}.npz") as file:
         audio, offsets = file["audio"], file["offsets"]
     spans = itertools.pairwise(offsets)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import yaml
 
 SettingsT = TypeVar("SettingsT")
+_TYPES: dict[str, type | tuple[type, ...]] = {"float": (int, float), "int": int, "str": str, "bool": bool}
 
 
 def load_settings(kind: type[SettingsT], path: Path) -> SettingsT:
@@ -26,7 +27,7 @@ def load_settings(kind: type[SettingsT], path: Path) -> SettingsT:
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{path}: the key '{name}' is missing.")
     for name, value in values.items():
-        wanted = {"float": (int, float), "int": int, "str": str, "bool": bool}.get(str(known[name].type))
+        wanted = _TYPES.get(str(known[name].type))
         if wanted is not None and not isinstance(value, wanted):
             raise ValueError(f"{path}: '{name}' should be of type {known[name].type}, found {value!r}.")
     return kind(**values)

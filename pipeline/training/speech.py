@@ -60,7 +60,7 @@ def phoneme_units(row: dict[str, Any], index: dict[str, int], frames: int) -> ND
     """Kokoro's durations (25 ms units) as one symbol index per 20 ms of the sound; [2 * frames]."""
     symbols = np.repeat([index[symbol] for symbol in row["phonemes"]], row["durations"])
     at = (((np.arange(2 * frames) + 0.5) * 0.020 + KOKORO_DELAY_S) / KOKORO_UNIT_S).astype(int)
-    return symbols[np.minimum(at, len(symbols) - 1)]  # type: ignore[no-any-return]
+    return symbols[np.minimum(at, len(symbols) - 1)]
 
 
 def write(path: Path, clips: list[Clip], phoneme_names: list[str] | None = None) -> None:

@@ -34,7 +34,7 @@ class Trainee:
         self.denoiser, self.budget_s = denoiser, budget_s
         self.step, spent_s = 0, 0.0
         self._out, self._file, self._rate = out, out / "state.pt", learning_rate
-        self._average = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(average_decay))  # type: ignore[no-untyped-call]
+        self._average = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(average_decay))
         self._optimiser = torch.optim.AdamW(
             denoiser.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay
         )
@@ -61,7 +61,7 @@ class Trainee:
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate * min(1.0, (self.step + 1) / WARM_UP_STEPS) * left
         self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
         self._optimiser.step()
         self._average.update_parameters(self.denoiser)

@@ -37,7 +37,8 @@ def test_nothing_given_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_only_the_chosen_subcommand_is_imported() -> None:
-    code = "import sys, client.cli; client.cli.main(['--version']); print('torch' in sys.modules, 'stream' in sys.modules)"
+    code = "import sys, client.cli; client.cli.main(['--version']); "
+    code += "print('torch' in sys.modules, 'stream' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False False"
     assert done.stdout.startswith("talkalong ")
