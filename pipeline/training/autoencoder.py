@@ -328,8 +328,8 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
             state_file.with_suffix(".new"),
         )  # fmt: skip
         state_file.with_suffix(".new").replace(state_file)
-        smoothed[0].save_pretrained(out / "portrait_encoder")
-        smoothed[1].save_pretrained(out / "frame_decoder")
+        cast(PortraitEncoder, smoothed[0]).save_pretrained(out / "portrait_encoder")
+        cast(FrameDecoder, smoothed[1]).save_pretrained(out / "frame_decoder")
         curves.save()
 
     while (elapsed := time.monotonic() - started) < budget:
