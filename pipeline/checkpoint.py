@@ -86,10 +86,11 @@ def build(config: Mapping[str, Any] | Path | str, *, seed: int = 0) -> AvatarPip
     from pipeline.avatar_pipeline import COMPONENTS, AvatarPipeline
 
     sections = _read_yaml(Path(config)) if isinstance(config, str | Path) else dict(config)
+    place = f"{config}: " if isinstance(config, str | Path) else ""
     unknown = sorted(set(sections) - set(COMPONENTS))
     if unknown:
         raise CheckpointError(
-            f"The model config has no section '{unknown[0]}'; the sections are {', '.join(COMPONENTS)}."
+            f"{place}The model config has no section '{unknown[0]}'; the sections are {', '.join(COMPONENTS)}."
         )
     parts: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):
@@ -100,7 +101,7 @@ def build(config: Mapping[str, Any] | Path | str, *, seed: int = 0) -> AvatarPip
             for key in arguments:
                 if key not in known:
                     raise CheckpointError(
-                        f"'{key}' is not an option of {name}; its options are {', '.join(sorted(known))}."
+                        f"{place}'{key}' is not an option of {name}; its options are {', '.join(sorted(known))}."
                     )
             parts[name] = component(**arguments)
     return AvatarPipeline(**parts)

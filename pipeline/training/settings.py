@@ -18,7 +18,9 @@ def load_settings(kind: type[SettingsT], path: Path) -> SettingsT:
     Raises:
         ValueError: a key is unknown, missing, or of the wrong type; the message names key and file.
     """
-    values = yaml.safe_load(path.read_text()) or {}
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold one 'key: value' a line.")
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
@@ -28,6 +30,9 @@ def load_settings(kind: type[SettingsT], path: Path) -> SettingsT:
             raise ValueError(f"{path}: the key '{name}' is missing.")
     for name, value in values.items():
         wanted = _TYPES.get(str(known[name].type))
-        if wanted is not None and not isinstance(value, wanted):
+        # To Python True is also an int.
+        if wanted is not None and (
+            not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool)
+        ):
             raise ValueError(f"{path}: '{name}' should be of type {known[name].type}, found {value!r}.")
     return kind(**values)

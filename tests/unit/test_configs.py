@@ -46,7 +46,7 @@ def test_the_folders_hold_what_the_design_names() -> None:
 def test_serve_configs(name: str, tmp_path: Path) -> None:
     path = CONFIGS / "serve" / name
     load_config(path)
-    with pytest.raises(ConfigError, match=r"unknown key media\.colour_of_socks"):
+    with pytest.raises(ConfigError, match=rf"{name}: unknown key media\.colour_of_socks"):
         load_config(misspelt(path, tmp_path, "media"))
 
 
@@ -61,7 +61,9 @@ def test_the_low_latency_config_hears_one_frame_ahead() -> None:
 def test_model_configs(name: str, tmp_path: Path) -> None:
     path = CONFIGS / "model" / name
     checkpoint.build(path)
-    with pytest.raises(checkpoint.CheckpointError, match="'colour_of_socks' is not an option of denoiser"):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=rf"{name}: 'colour_of_socks' is not an option of denoiser"
+    ):
         checkpoint.build(misspelt(path, tmp_path, "denoiser"))
 
 
@@ -69,7 +71,7 @@ def test_model_configs(name: str, tmp_path: Path) -> None:
 def test_evaluation_configs(name: str, tmp_path: Path) -> None:
     path = CONFIGS / "eval" / name
     load_settings(EvaluationSettings, path)
-    with pytest.raises(ValueError, match="unknown key 'colour_of_socks'"):
+    with pytest.raises(ValueError, match=rf"{name}: unknown key 'colour_of_socks'"):
         load_settings(EvaluationSettings, misspelt(path, tmp_path))
 
 
@@ -81,5 +83,5 @@ def test_training_configs(name: str, tmp_path: Path) -> None:
     kind = "".join(word.capitalize() for word in stage.split("_")) + "Settings"
     settings = getattr(importlib.import_module(f"pipeline.training.{stage}"), kind)
     load_settings(settings, path)
-    with pytest.raises(ValueError, match="unknown key 'colour_of_socks'"):
+    with pytest.raises(ValueError, match=rf"{name}: unknown key 'colour_of_socks'"):
         load_settings(settings, misspelt(path, tmp_path))

@@ -1,0 +1,143 @@
+"""The decoder moves the portrait's own pixels, leaves its border alone and repaints only the mouth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.autoencoder import (
+    CROP_PIXELS,
+    GRID_PIXELS,
+    MOUTH_BOTTOM,
+    MOUTH_LEFT,
+    MOUTH_RIGHT,
+    MOUTH_TOP,
+    DecodedFrames,
+    FrameDecoder,
+    MotionEncoder,
+    PortraitEncoder,
+    identity_grid,
+)
+
+LATENTS = 6
+WIDTHS = (8, 8, 8, 8)
+
+
+@pytest.fixture
+def encoder() -> PortraitEncoder:
+    torch.manual_seed(0)
+    return PortraitEncoder(widths=WIDTHS, latent_size=LATENTS).eval()
+
+
+@pytest.fixture
+def decoder() -> FrameDecoder:
+    """As if trained: its output layers, which begin at zero, are not zero."""
+    torch.manual_seed(1)
+    decoder = FrameDecoder(latent_size=LATENTS, widths=WIDTHS, blocks=1, condition_size=16).eval()
+    with torch.no_grad():
+        for head in (decoder.affine, decoder.flow16, decoder.flow64, decoder.flow128, decoder.mouth[-1]):
+            head.weight.normal_(std=0.5)
+            head.bias.fill_(0.5)
+    return decoder
+
+
+def crops(count: int = 1) -> Tensor:
+    coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    return functional.interpolate(coarse, CROP_PIXELS, mode="bilinear")
+
+
+@torch.inference_mode()
+def decode(encoder: PortraitEncoder, decoder: FrameDecoder, z_BD: Tensor) -> DecodedFrames:
+    return decoder(z_BD, torch.zeros_like(z_BD), encoder(crops()))
+
+
+def latents(count: int, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(count, LATENTS, generator=torch.Generator().manual_seed(3))
+
+
+def test_one_portrait_drives_a_batch_of_frames(encoder: PortraitEncoder, decoder: FrameDecoder) -> None:
+    features = encoder(crops())
+    maps = [(1, 8, size, size) for size in (128, 64, 32, 16)]
+    assert [tuple(part.shape) for part in features] == [*maps, (1, 3 * LATENTS + 1, 64, 64)]
+    decoded = decode(encoder, decoder, latents(3))
+    assert decoded.grid_BHW2.shape == (3, GRID_PIXELS, GRID_PIXELS, 2)
+    assert decoded.mask_B1HW.shape == (3, 1, CROP_PIXELS, CROP_PIXELS)
+    assert decoded.paint_B3HW.shape == (3, 3, CROP_PIXELS, CROP_PIXELS)
+    assert 0 <= decoded.paint_B3HW.min() <= decoded.paint_B3HW.max() <= 1
+
+
+def test_frames_of_a_batch_do_not_touch_each_other(encoder: PortraitEncoder, decoder: FrameDecoder) -> None:
+    z = latents(2)
+    together, alone = decode(encoder, decoder, z), decode(encoder, decoder, z[1:])
+    torch.testing.assert_close(together.grid_BHW2[1:], alone.grid_BHW2, atol=1e-5, rtol=0)
+    assert (together.grid_BHW2[0] - together.grid_BHW2[1]).abs().max() > 1e-3
+
+
+def test_the_border_of_the_crop_never_moves(encoder: PortraitEncoder, decoder: FrameDecoder) -> None:
+    decoded = decode(encoder, decoder, latents(4, scale=5.0))
+    moved = (decoded.grid_BHW2 - identity_grid(GRID_PIXELS, decoded.grid_BHW2)).abs().amax((0, 3))
+    inside = float(moved[32:96, 32:96].max())
+    assert inside > 0.05, "nothing moved, so this would prove nothing"
+    border = torch.cat([moved[0], moved[-1], moved[:, 0], moved[:, -1]])
+    assert border.max() < 0.02 * inside
+
+
+def test_only_the_mouth_window_is_repainted(encoder: PortraitEncoder, decoder: FrameDecoder) -> None:
+    mask = decode(encoder, decoder, latents(2, scale=5.0)).mask_B1HW.clone()
+    window = mask[:, :, MOUTH_TOP:MOUTH_BOTTOM, MOUTH_LEFT:MOUTH_RIGHT]
+    assert window.max() > 0.5
+    window.zero_()
+    assert not mask.any()
+
+
+def test_an_untrained_decoder_leaves_the_portrait_as_it_is(encoder: PortraitEncoder) -> None:
+    fresh = FrameDecoder(latent_size=LATENTS, widths=WIDTHS, blocks=1, condition_size=16)
+    grid = decode(encoder, fresh, latents(1)).grid_BHW2
+    torch.testing.assert_close(grid, identity_grid(GRID_PIXELS, grid))
+
+
+def test_the_basis_moves_the_face_in_proportion_to_the_latent(encoder: PortraitEncoder) -> None:
+    fresh = FrameDecoder(latent_size=LATENTS, widths=WIDTHS, blocks=1, condition_size=16)
+    with torch.no_grad():
+        encoder.aligner.offset.zero_()
+        encoder.basis[2] = 0.05  # latent 2 samples further to the right
+    z = torch.zeros(2, LATENTS)
+    z[0, 2], z[1, 2] = 1.0, 2.0
+    grid = decode(encoder, fresh, z).grid_BHW2
+    moved = (grid - identity_grid(GRID_PIXELS, grid))[:, 64, 64]
+    torch.testing.assert_close(moved, torch.tensor([[0.05, 0.0], [0.1, 0.0]]), atol=1e-5, rtol=0)
+
+
+def test_the_identity_grid_gives_the_crop() -> None:
+    still = identity_grid(GRID_PIXELS, crops())
+    nothing, paint = torch.zeros(1, 1, CROP_PIXELS, CROP_PIXELS), torch.ones(1, 3, CROP_PIXELS, CROP_PIXELS)
+    composed = DecodedFrames(still, nothing, paint).compose(crops())
+    inside = (..., slice(1, -1), slice(1, -1))  # the outermost pixels lie beyond the grid's last points
+    torch.testing.assert_close(composed[inside], crops()[inside], atol=1e-4, rtol=0)
+    torch.testing.assert_close(composed, crops(), atol=0.02, rtol=0)
+    assert torch.equal(DecodedFrames(still, nothing + 1, paint).compose(crops()), paint)
+
+
+def test_motion_of_a_frame_is_one_latent() -> None:
+    encoder = MotionEncoder(latent_size=LATENTS, widths=(8, 8, 8, 8, 8)).eval()
+    with torch.inference_mode():
+        assert encoder(crops(2)).shape == (2, LATENTS)
+
+
+def test_saved_and_loaded_they_draw_the_same(
+    encoder: PortraitEncoder, decoder: FrameDecoder, tmp_path: Path
+) -> None:
+    encoder.save_pretrained(tmp_path / "encoder")
+    decoder.save_pretrained(tmp_path / "decoder")
+    loaded = decode(
+        PortraitEncoder.from_pretrained(tmp_path / "encoder", low_cpu_mem_usage=False).eval(),
+        FrameDecoder.from_pretrained(tmp_path / "decoder", low_cpu_mem_usage=False).eval(),
+        latents(1),
+    )
+    expected = decode(encoder, decoder, latents(1))
+    assert torch.equal(loaded.grid_BHW2, expected.grid_BHW2)
+    assert torch.equal(loaded.paint_B3HW, expected.paint_B3HW)
