@@ -30,14 +30,17 @@ WIDTHS = (8, 8, 8, 8)
 @pytest.fixture
 def encoder() -> PortraitEncoder:
     torch.manual_seed(0)
-    return PortraitEncoder(widths=WIDTHS, latent_size=LATENTS).eval()
+    encoder = PortraitEncoder(widths=WIDTHS, latent_size=LATENTS)
+    encoder.eval()
+    return encoder
 
 
 @pytest.fixture
 def decoder() -> FrameDecoder:
     """As if trained: its output layers, which begin at zero, are not zero."""
     torch.manual_seed(1)
-    decoder = FrameDecoder(latent_size=LATENTS, widths=WIDTHS, blocks=1, condition_size=16).eval()
+    decoder = FrameDecoder(latent_size=LATENTS, widths=WIDTHS, blocks=1, condition_size=16)
+    decoder.eval()
     with torch.no_grad():
         for head in (decoder.affine, decoder.flow16, decoder.flow64, decoder.flow128, decoder.mouth[-1]):
             head.weight.normal_(std=0.5)
@@ -52,7 +55,8 @@ def crops(count: int = 1) -> Tensor:
 
 @torch.inference_mode()
 def decode(encoder: PortraitEncoder, decoder: FrameDecoder, z_BD: Tensor) -> DecodedFrames:
-    return decoder(z_BD, torch.zeros_like(z_BD), encoder(crops()))
+    decoded: DecodedFrames = decoder(z_BD, torch.zeros_like(z_BD), encoder(crops()))
+    return decoded
 
 
 def latents(count: int, scale: float = 1.0) -> Tensor:

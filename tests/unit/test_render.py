@@ -19,7 +19,7 @@ from scipy import signal
 from client.cli import main
 from pipeline.video_file import VideoFile
 from pipeline.window_cutter import WindowCutter
-from pipeline.windowing import WindowSpec
+from pipeline.windowing import AudioWindow, WindowSpec
 
 RATE = 44_100
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,8 @@ def test_windows_of_pieces_equal_windows_of_the_whole() -> None:
     spec = WindowSpec(hop_frames=2, left_frames=5, right_frames=2)
     rng = np.random.default_rng(1)
     pcm = rng.normal(size=16_000).astype(np.float32)
-    cutter, windows, position = WindowCutter(spec), [], 0
+    windows: list[AudioWindow] = []
+    cutter, position = WindowCutter(spec), 0
     while position < len(pcm):
         size = int(rng.integers(1, 3000))
         windows += cutter.push(pcm[position : position + size])
