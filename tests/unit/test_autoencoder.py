@@ -30,7 +30,7 @@ WIDTHS = (8, 8, 8, 8)
 @pytest.fixture
 def encoder() -> PortraitEncoder:
     torch.manual_seed(0)
-    encoder = PortraitEncoder(widths=WIDTHS, latent_size=LATENTS)
+    encoder: PortraitEncoder = PortraitEncoder(widths=WIDTHS, latent_size=LATENTS)
     encoder.eval()
     return encoder
 
@@ -39,12 +39,12 @@ def encoder() -> PortraitEncoder:
 def decoder() -> FrameDecoder:
     """As if trained: its output layers, which begin at zero, are not zero."""
     torch.manual_seed(1)
-    decoder = FrameDecoder(latent_size=LATENTS, widths=WIDTHS, blocks=1, condition_size=16)
+    decoder: FrameDecoder = FrameDecoder(latent_size=LATENTS, widths=WIDTHS, blocks=1, condition_size=16)
     decoder.eval()
     with torch.no_grad():
-        for head in (decoder.affine, decoder.flow16, decoder.flow64, decoder.flow128, decoder.mouth[-1]):
-            head.weight.normal_(std=0.5)
-            head.bias.fill_(0.5)
+        for name, parameter in decoder.named_parameters():
+            if name.startswith(("affine", "flow16", "flow64", "flow128", "mouth.5")):
+                parameter.fill_(0.5) if name.endswith("bias") else parameter.normal_(std=0.5)
     return decoder
 
 
