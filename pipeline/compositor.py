@@ -63,7 +63,7 @@ class Compositor:
             self._canvas,
             sources[0],
             sources[1],
-            cv2.INTER_LINEAR,
+            cv2.INTER_CUBIC,
             dst=inside,
             borderMode=cv2.BORDER_REPLICATE,
         )

@@ -110,15 +110,16 @@ def _motions(archive: Path) -> dict[str, NDArray[np.float32]]:
     return {name: motion[offsets[i] : offsets[i + 1]] for i, name in enumerate(names)}
 
 
-def _spoken_motion(data: Path, entry: dict[str, Any], edges: NDArray[np.float64]) -> NDArray[np.float32]:
+def _spoken_motion(data: Path, entry: dict[str, Any]) -> NDArray[np.float32]:
     """Rig motion of a Kokoro clip, by the rules that also make the motion to train on."""
     from pipeline.training.phones import phones
     from pipeline.training.speech_motion import speech_motion
 
     with np.load(data / "ict_facekit.npz") as file:
         names = [str(name) for name in file["names"]]
+    frames = int(np.ceil(sum(entry["durations"]) * KOKORO_UNIT_S * FPS))
     spoken = phones(entry["phonemes"], entry["durations"])
-    return speech_motion(spoken, int(np.ceil(edges[-1])), names, np.random.default_rng(0))
+    return speech_motion(spoken, frames, names, np.random.default_rng(0))
 
 
 def kokoro_clips(data: Path, runs: Path, seconds: float, count: int) -> list[Clip]:
@@ -145,7 +146,7 @@ def kokoro_clips(data: Path, runs: Path, seconds: float, count: int) -> list[Cli
         )
         motion = motions.get(name)
         if motion is None:
-            motion = _spoken_motion(data, entry, edges)
+            motion = _spoken_motion(data, entry)
         clips.append(
             Clip(
                 name=name,

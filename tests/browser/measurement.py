@@ -15,6 +15,7 @@ WINDOW_MS = 6_000.0
 STEP_MS = 1_000.0
 LOWEST_CORRELATION = 0.4
 QUIET = 0.006  # RMS; the sample voice speaks at 0.05 to 0.2
+DRIFT_FRAMES = 14
 SETTLING_MS = 250.0  # after speech ends, the lips may close
 MOUTH_ROWS, MOUTH_COLUMNS = (0.36, 0.80), (0.28, 0.72)  # of the picture
 
@@ -66,9 +67,12 @@ class Measurement:
         return self.gray[:, rows, columns]
 
     def lip_motion(self) -> Array:
-        """[T]: how much the mouth region differs from its median picture, in gray levels, strongest 5 %."""
+        """[T]: how much the mouth region differs from its average over a second, in gray levels, strongest 5 %.
+
+        Over a second, because heads move too, but slower than lips.
+        """
         mouth = self.mouth().reshape(len(self.gray), -1)
-        away = np.abs(mouth - np.median(mouth, axis=0))
+        away = np.abs(mouth - _local_mean(mouth, DRIFT_FRAMES))
         moving = np.argsort(away.std(axis=0))[-max(1, away.shape[1] // 20) :]
         return np.asarray(away[:, moving].mean(axis=1))
 
@@ -97,6 +101,14 @@ class Measurement:
     def picture_after_sound_ms(self) -> Array:
         """[K]: the lips against the voice that is heard with them; positive when the picture is behind."""
         return delays_ms(self.heard[:, 0], self.heard[:, 1], self.frame_ms, self.lip_motion(), lowest_ms=-400)
+
+
+def _local_mean(values: Array, reach: int) -> Array:
+    """[T, N]: mean over the `reach` rows before and after each row, fewer at the ends."""
+    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    index = np.arange(len(values))
+    first, last = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
+    return np.asarray((sums[last] - sums[first]) / (last - first)[:, None])
 
 
 def delays_ms(
