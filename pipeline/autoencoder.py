@@ -24,7 +24,9 @@ from pipeline.face_aligner import FaceAligner
 
 CROP_PIXELS = 256
 GRID_PIXELS = 128
-BASIS_PIXELS = 64
+BASIS_PIXELS = GRID_PIXELS
+FLOW_UNIT = 0.05
+"""Flow (half crop widths) of 1 in the basis, so that flow and opening learn at the same rate."""
 POSE_SIZE = 5
 """Yaw, pitch, roll, shift x, shift y: the last numbers of a motion latent."""
 
@@ -94,12 +96,18 @@ class ResidualBlock(nn.Module):
 class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """What is computed once per portrait: a feature pyramid, and the portrait's own basis of motion.
 
-    The basis says what each latent does to a face: a flow field per latent, and how it opens the mouth. It is learned
-    for the average face; the aligner finds where in the average face each place of this portrait lies.
+    The basis says what each motion does to a face: a flow field, and how it opens the mouth. Motions are the latents
+    and some functions of them that the decoder learns, because lids and lips do not move in proportion to a latent.
+    The basis is learned for the average face; the aligner finds where in it each place of this portrait lies.
     """
 
     @register_to_config
-    def __init__(self, widths: tuple[int, int, int, int] = (16, 32, 64, 128), latent_size: int = 40) -> None:
+    def __init__(
+        self,
+        widths: tuple[int, int, int, int] = (16, 32, 64, 128),
+        latent_size: int = 40,
+        extra_motions: int = 24,
+    ) -> None:
         super().__init__()
         w128, w64, w32, w16 = widths
         self.stage128 = _downsample(5, w128)
@@ -111,8 +119,10 @@ class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.up64, self.rise64 = nn.Conv2d(w32, w64, 1), ResidualBlock(w64)
         self.up128, self.rise128 = nn.Conv2d(w64, w128, 1), ResidualBlock(w128)
         self.aligner = FaceAligner()
-        # Flow x and y per latent, mouth opening per latent, and the opening at rest.
-        self.basis = nn.Parameter(torch.zeros(3 * latent_size + 1, BASIS_PIXELS, BASIS_PIXELS))
+        motions = latent_size + extra_motions
+        self.flow_basis = nn.Parameter(torch.zeros(2 * motions, BASIS_PIXELS, BASIS_PIXELS))
+        # The last map is the mouth at rest.
+        self.opening_basis = nn.Parameter(torch.zeros(motions + 1, BASIS_PIXELS, BASIS_PIXELS))
 
     def pyramid(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
         """Maps of 128, 64, 32 and 16 pixels."""
@@ -125,12 +135,16 @@ class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.rise128(x128 + _double(self.up128(x64))), x64, x32, x16
 
     def forward(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
-        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, and the basis [B,3D+1,64,64] for this portrait."""
+        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, and this portrait's basis of M motions.
+
+        The basis is [B,3M+1,128,128]: flow x, flow y and mouth opening of every motion, and the mouth at rest.
+        """
         pyramid = self.pyramid(crop_B3HW)
-        where = identity_grid(BASIS_PIXELS, pyramid[0]) + self.aligner(crop_B3HW)
-        basis = self.basis.to(where.dtype).expand(len(where), -1, -1, -1)
-        basis = functional.grid_sample(basis, where, padding_mode="border", align_corners=False)
-        return *pyramid, basis
+        offset = _double(self.aligner(crop_B3HW).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        where = identity_grid(BASIS_PIXELS, pyramid[0]) + offset
+        basis = torch.cat([FLOW_UNIT * self.flow_basis, self.opening_basis])
+        basis = basis.expand(len(where), -1, -1, -1)
+        return *pyramid, functional.grid_sample(basis, where, padding_mode="border", align_corners=False)
 
 
 class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -164,8 +178,9 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self,
         latent_size: int = 40,
         widths: tuple[int, int, int, int] = (16, 32, 64, 128),
-        blocks: int = 4,
+        blocks: int = 1,
         condition_size: int = 192,
+        extra_motions: int = 24,
     ) -> None:
         super().__init__()
         w128, w64, w32, w16 = widths
@@ -173,6 +188,7 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.Linear(2 * latent_size, condition_size), nn.SiLU(), nn.Linear(condition_size, condition_size)
         )
         self.affine = nn.Linear(condition_size, 6)
+        self.extra = nn.Sequential(nn.Linear(2 * latent_size, 96), nn.SiLU(), nn.Linear(96, extra_motions))
         self.enter16 = nn.Conv2d(w16 + 2, w16, 1)
         self.blocks16 = nn.ModuleList(ResidualBlock(w16, condition_size) for _ in range(blocks))
         self.flow16 = nn.Conv2d(w16, 2, 3, 1, 1)
@@ -186,8 +202,8 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.block128 = ResidualBlock(w128, condition_size)
         self.flow128 = nn.Conv2d(w128, 2, 3, 1, 1)
         self.mouth = nn.Sequential(
-            nn.Conv2d(w128 + w64, 48, 3, 1, 1), nn.SiLU(), nn.PixelShuffle(2),
-            nn.Conv2d(12, 24, 3, 1, 1), nn.SiLU(), nn.Conv2d(24, 4, 3, 1, 1),
+            nn.Conv2d(2 * w128 + w64 + 3, 48, 3, 1, 1), nn.SiLU(), nn.Conv2d(48, 48, 3, 1, 3, dilation=3), nn.SiLU(),
+            nn.PixelShuffle(2), nn.Conv2d(12, 24, 3, 1, 1), nn.SiLU(), nn.Conv2d(24, 4, 3, 1, 1),
         )  # fmt: skip
         for head in (self.affine, self.flow16, self.flow32, self.flow64, self.flow128):
             nn.init.zeros_(head.weight)
@@ -196,12 +212,18 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         nn.init.zeros_(self.mouth[-1].bias[:1])  # type: ignore[index]
 
     def forward(self, z_BD: Tensor, z_ref_BD: Tensor, features: tuple[Tensor, ...]) -> DecodedFrames:
-        """z [B,D] is the frame's motion, z_ref [B,D] the portrait's own; features as made by PortraitEncoder."""
+        """z [B,D] is the frame's motion, z_ref [B,D] the portrait's own; features as made by PortraitEncoder.
+
+        The basis among the features may be of P portraits with B / P consecutive frames each; the maps are of one
+        portrait or of B.
+        """
         f128, f64, f32, f16, basis = features
-        batch, latents = z_BD.shape
+        batch = len(z_BD)
         change = z_BD - z_ref_BD
-        basis = basis.expand(batch, -1, -1, -1)
-        condition = self.condition(torch.cat([change, z_ref_BD], 1))
+        both = torch.cat([change, z_ref_BD], 1)
+        condition = self.condition(both)
+        motions_BM = torch.cat([change, self.extra(both)], 1)
+        moved = _combine(motions_BM, basis)
         x = self.enter16(_with_coordinates(f16.expand(batch, -1, -1, -1)))
         for block in self.blocks16:
             x = block(x, condition)
@@ -209,11 +231,9 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         x = self.block32(_double(self.up32(x)) + f32, condition)
         flow = _double(flow + 0.1 * self.flow32(x))
         x64 = self.block64(_double(self.up64(x)) + f64, condition)
-        motions = basis[:, : 3 * latents].unflatten(1, (3, latents))
-        moved = torch.einsum("bd,bcdhw->bchw", change, motions)
-        flow = _double(flow + 0.1 * self.flow64(x64) + moved[:, :2])
+        flow = _double(flow + 0.1 * self.flow64(x64))
         x = self.block128(_double(self.up128(x64)) + f128, condition)
-        flow = flow + 0.1 * self.flow128(x)
+        flow = flow + 0.1 * self.flow128(x) + moved[:, :2]
         grid = identity_grid(GRID_PIXELS, flow)
         affine = 0.1 * self.affine(condition).view(batch, 2, 3)
         linear = grid.view(1, -1, 2) @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
@@ -221,15 +241,32 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         # The border of the crop never moves, so the paste-back has no seam.
         edge = ((1 - grid.abs()) / 0.2).clamp(0, 1)
         anchor = (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
+        grid = grid + displacement * anchor
+
+        # The mouth opens where the moved lips part, so the head that draws it sees the portrait as moved.
         rows, columns = slice(MOUTH_TOP // 2, MOUTH_BOTTOM // 2), slice(MOUTH_LEFT // 2, MOUTH_RIGHT // 2)
         x64 = _double(x64[:, :, MOUTH_TOP // 4 : MOUTH_BOTTOM // 4, MOUTH_LEFT // 4 : MOUTH_RIGHT // 4])
-        mouth = self.mouth(torch.cat([x[:, :, rows, columns], x64], 1))
-        opening = moved[:, 2:] + basis[:, 3 * latents :]
-        opening = opening[:, :, MOUTH_TOP // 4 : MOUTH_BOTTOM // 4, MOUTH_LEFT // 4 : MOUTH_RIGHT // 4]
-        mouth = torch.sigmoid(torch.cat([mouth[:, :1] + _double(_double(opening)), mouth[:, 1:]], 1))
+        settled = grid[:, rows, columns].detach()
+        lips = functional.grid_sample(f128.expand(batch, -1, -1, -1), settled, align_corners=False)
+        stretch = (8 * (settled - settled.mean((1, 2), keepdim=True))).permute(0, 3, 1, 2)
+        opening = moved[:, 2:, rows, columns]
+        mouth = self.mouth(torch.cat([x[:, :, rows, columns], x64, lips, stretch, 0.2 * opening], 1))
+        mouth = torch.sigmoid(torch.cat([mouth[:, :1] + _double(opening), mouth[:, 1:]], 1))
         margin = (MOUTH_LEFT, CROP_PIXELS - MOUTH_RIGHT, MOUTH_TOP, CROP_PIXELS - MOUTH_BOTTOM)
         mouth = functional.pad(mouth, margin)
-        return DecodedFrames(grid + displacement * anchor, mouth[:, :1], mouth[:, 1:])
+        return DecodedFrames(grid, mouth[:, :1], mouth[:, 1:])
+
+
+def _combine(motions_BM: Tensor, basis: Tensor) -> Tensor:
+    """Sum of the basis weighted by the motions: flow x, flow y and opening, [B,3,128,128].
+
+    basis [P,3M+1,128,128]; each of the P portraits has B / P consecutive frames.
+    """
+    portraits, motions = len(basis), motions_BM.shape[1]
+    fields, rest = basis[:, : 3 * motions].unflatten(1, (3, motions)), basis[:, 3 * motions :]
+    moved = torch.einsum("pkm,pcmhw->pkchw", motions_BM.unflatten(0, (portraits, -1)), fields)
+    moved = torch.cat([moved[:, :, :2], moved[:, :, 2:] + rest[:, None]], 2)
+    return moved.flatten(0, 1)
 
 
 def _double(x_BCHW: Tensor) -> Tensor:

@@ -26,11 +26,13 @@ from diffusers.utils import logging
 from pipeline import checkpoint
 from pipeline.audio_encoder import AudioEncoder
 from pipeline.autoencoder import POSE_SIZE, FrameDecoder, MotionEncoder, PortraitEncoder
+from pipeline.blinks import lids_closed
 from pipeline.compositor import composite
 from pipeline.denoiser import LEFT_SLOTS, Denoiser
 from pipeline.portrait import Portrait
 from pipeline.sampler import denoise_chunk, frame_noise
 from pipeline.scheduler import FlowMatchScheduler
+from pipeline.shown_motion import ShownMotion
 from pipeline.state import Controls, FrameChunk, StreamState
 from pipeline.windowing import AudioWindow, WindowSpec
 
@@ -128,6 +130,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             z_ref_1D=z_ref_1D,
             features=tuple(self.portrait_encoder(crop_B3HW)),
             ring=self.denoiser.new_ring(),
+            shown=ShownMotion.start(z_ref_1D),
             seed=seed,
             controls=controls or Controls(),
         )
@@ -153,16 +156,18 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         heard = time.perf_counter()
 
         frames = spec.frames(window.index)
+        lids_1T = torch.from_numpy(lids_closed(state.seed, frames))[None].to(features_1TF)
         style = [[state.controls.expressiveness, state.controls.head_motion]]
         z_1TD, ring = denoise_chunk(
             self.denoiser,
             self.scheduler,
             state.ring,
-            audio_BTC=self.denoiser.embed_audio(features_1TF, spec.right_frames),
+            audio_BTC=self.denoiser.embed_audio(features_1TF, spec.right_frames, lids_1T),
             session_BC=self.denoiser.embed_session(state.z_ref_1D, state.z_ref_1D.new_tensor(style)),
             noise_BTD=frame_noise(state.seed, frames, self.denoiser.latent_size)[None].to(state.z_ref_1D),
             num_inference_steps=num_inference_steps,
         )
+        z_1TD, shown = state.shown.then(z_1TD)
         denoised = time.perf_counter()
 
         decoded = self.frame_decoder(z_1TD[0], state.z_ref_1D.expand(len(frames), -1), state.features)
@@ -183,7 +188,8 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             latents=z_1TD[0].float().cpu().numpy(),
             timings_ms=dict(zip(("features", "denoise", "decode", "composite"), spans, strict=True)),
         )
-        return replace(state, ring=ring, chunk_index=state.chunk_index + 1), chunk
+        state = replace(state, ring=ring, shown=shown, chunk_index=state.chunk_index + 1)
+        return state, chunk
 
     def __call__(
         self,

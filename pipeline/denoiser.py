@@ -147,6 +147,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.audio_in = nn.Sequential(
             nn.Linear(slots * audio_size, channels), nn.SiLU(), nn.Linear(channels, channels)
         )
+        self.lids_in = nn.Linear(2, channels)
         self.latent_in = nn.Linear(latent_size, channels)
         self.reference_in = nn.Linear(latent_size, channels)
         self.style_in = nn.Sequential(
@@ -160,6 +161,8 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.register_buffer("sigma_frequencies", torch.logspace(0, 2, 32), persistent=False)
         self.register_buffer("latent_mean", torch.zeros(latent_size))
         self.register_buffer("latent_scale", torch.ones(latent_size))
+        nn.init.zeros_(self.lids_in.weight)
+        nn.init.zeros_(self.lids_in.bias)
         for start_small in (self.modulation, self.out_modulation):
             nn.init.normal_(start_small.weight, std=0.02)
             nn.init.zeros_(start_small.bias)
@@ -184,10 +187,13 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         z: torch.Tensor = x * self.latent_scale + self.latent_mean
         return z
 
-    def embed_audio(self, features_BTF: torch.Tensor, right_frames: int) -> torch.Tensor:
-        """Audio tokens [B, T, C] from features of the frames -2 .. T - 1 + right_frames around the chunk.
+    def embed_audio(
+        self, features_BTF: torch.Tensor, right_frames: int, lids_BT: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Tokens [B, T, C] from features of the frames -2 .. T - 1 + right_frames around the chunk.
 
         Frame t reads the features t-2 .. t+right_frames, so nothing is heard beyond the stated right context.
+        lids_BT says how far the lids are closed, 0 to 1 (negative or None: not stated, the model may choose).
         """
         if not 0 <= right_frames <= self.max_right_frames:
             raise ValueError(
@@ -199,7 +205,10 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         heard = [features_BTF[:, s : s + frames] for s in range(LEFT_SLOTS + 1 + right_frames)]
         missing = self.missing_audio.expand(features_BTF.shape[0], frames, -1)
         slots = heard + [missing] * (self.max_right_frames - right_frames)
-        return cast(torch.Tensor, self.audio_in(torch.cat(slots, dim=-1)))
+        if lids_BT is None:
+            lids_BT = features_BTF.new_full((features_BTF.shape[0], frames), -1.0)
+        lids = torch.stack([lids_BT.clamp_min(0.0), (lids_BT >= 0).to(lids_BT.dtype)], dim=-1)
+        return cast(torch.Tensor, self.audio_in(torch.cat(slots, dim=-1)) + self.lids_in(lids))
 
     def embed_session(self, z_ref_BD: torch.Tensor, style_BK: torch.Tensor) -> torch.Tensor:
         """What stays the same over a chunk, [B, C]: reference latent and style (negative: not stated)."""

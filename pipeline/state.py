@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pipeline.denoiser import KVRing
     from pipeline.portrait import Portrait
+    from pipeline.shown_motion import ShownMotion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,8 @@ class StreamState:
     """Everything a session remembers.
 
     z_ref_1D: the portrait's own motion latent. features: the portrait's feature maps, batch 1.
-    ring: keys and values of the last generated frames. chunk_index: the chunk that comes next.
+    shown: the last frame shown and the head's rest. ring: keys and values of the last generated frames.
+    chunk_index: the chunk that comes next.
     Noise depends on `seed` and the frame number only, so no generator is carried.
     """
 
@@ -49,6 +51,7 @@ class StreamState:
     z_ref_1D: torch.Tensor
     features: tuple[torch.Tensor, ...]
     ring: KVRing
+    shown: ShownMotion
     seed: int = 0
     chunk_index: int = 0
     controls: Controls = field(default_factory=Controls)

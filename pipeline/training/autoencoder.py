@@ -26,6 +26,7 @@ from tqdm import tqdm
 from pipeline.autoencoder import (
     BASIS_PIXELS,
     CROP_PIXELS,
+    FLOW_UNIT,
     GRID_PIXELS,
     MOUTH_BOTTOM,
     MOUTH_LEFT,
@@ -61,7 +62,6 @@ class AutoencoderSettings:
     pixel_weight: float
     detail_weight: float
     reference_noise: float
-    fine_only: bool
     seed: int
     threads: int
 
@@ -144,13 +144,15 @@ class RenderedFaces:
     def in_average_face(
         self, portrait: int, rng: np.random.Generator, motions: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents [K,D], displacements [K,2,64,64] and interiors [K,1,64,64] of a portrait, on the average face."""
+        """Latents [K,D], displacements [K,2,128,128] and interiors [K,1,128,128] of a portrait, on the average face."""
         ids = np.sort(rng.choice(np.arange(1, self._rgb.shape[1]), motions, replace=False))
         grid = torch.from_numpy(self._grid[portrait, ids].astype(np.float32)).permute(0, 3, 1, 2)
         interior = torch.from_numpy(self._interior[portrait, ids].astype(np.float32) / 255)[:, None]
         still = identity_grid(GRID_PIXELS, grid).permute(0, 3, 1, 2)
         maps = torch.cat([(grid - still) * (interior < 0.02), interior], 1)
-        place = torch.from_numpy(self._alignment.place[portrait])[None].expand(motions, -1, -1, -1)
+        place = torch.from_numpy(self._alignment.place[portrait])[None].permute(0, 3, 1, 2)
+        place = functional.interpolate(place, BASIS_PIXELS, mode="bilinear").permute(0, 2, 3, 1)
+        place = place.expand(motions, -1, -1, -1)
         maps = functional.grid_sample(maps, place, padding_mode="border", align_corners=False)
         return torch.from_numpy(self._motion[portrait, ids]) @ self._encode, maps[:, :2], maps[:, 2:]
 
@@ -189,7 +191,7 @@ def fit_basis(encoder: PortraitEncoder, faces: RenderedFaces, motions: int) -> N
     drawn = [faces.in_average_face(p, rng, motions) for p in tqdm(faces.train, desc="average face's motion")]
     z, flow, interior = (torch.cat(part) for part in zip(*drawn, strict=True))
     latents = z.shape[1]
-    gram = z.T @ z + 0.002 * len(z) * torch.eye(latents)
+    gram = z.T @ z + 0.0005 * len(z) * torch.eye(latents)
     fields = torch.linalg.solve(gram, z.T @ flow.flatten(1)).view(latents, 2, BASIS_PIXELS, BASIS_PIXELS)
     inside = interior.flatten(1)
     seen = inside.mean(0) > 1e-4
@@ -209,20 +211,12 @@ def fit_basis(encoder: PortraitEncoder, faces: RenderedFaces, motions: int) -> N
     opening = torch.zeros(latents + 1, inside.shape[1])
     opening[-1] = -8.0
     opening[:, seen] = weight.detach()
+    motions = encoder.opening_basis.shape[0] - 1
     with torch.no_grad():
-        encoder.basis[:latents] = fields[:, 0]
-        encoder.basis[latents : 2 * latents] = fields[:, 1]
-        encoder.basis[2 * latents :] = opening.view(-1, BASIS_PIXELS, BASIS_PIXELS)
-
-
-def freeze_coarse(encoder: PortraitEncoder, decoder: FrameDecoder) -> None:
-    """Leaves only what acts at 32 pixels and finer to be trained: lips and lids, at half the cost."""
-    coarse = (
-        encoder.stage128, encoder.stage64, encoder.stage32, encoder.stage16,
-        decoder.condition, decoder.affine, decoder.enter16, decoder.blocks16, decoder.flow16,
-    )  # fmt: skip
-    for part in coarse:
-        part.requires_grad_(False)
+        encoder.flow_basis[:latents] = fields[:, 0] / FLOW_UNIT
+        encoder.flow_basis[motions : motions + latents] = fields[:, 1] / FLOW_UNIT
+        opening = opening.view(-1, BASIS_PIXELS, BASIS_PIXELS)
+        encoder.opening_basis[:latents], encoder.opening_basis[-1] = opening[:-1], opening[-1]
 
 
 def losses(
@@ -241,13 +235,17 @@ def losses(
     flow, mouth_flow, eye_flow = (region(error, *box) for box in (everywhere, mouth_box, eye_box))
     interior = functional.interpolate(batch.interior_B1HW, CROP_PIXELS, mode="bilinear")[MOUTH]
     mask = decoded.mask_B1HW[MOUTH]
-    # The opening is a percent of the window: without a weight it would be cheapest never to open.
-    emphasis = 1 + 4 * interior
-    mask_loss = functional.binary_cross_entropy(mask.clamp(1e-4, 1 - 1e-4), interior, emphasis)
+    # Likelihood alone leaves a haze where the lips might part; overlap asks for a decision.
+    shared, either = (2 * mask * interior).sum((1, 2, 3)), (mask + interior).sum((1, 2, 3))
+    overlap = ((shared + 40) / (either + 40)).mean()
+    mask_loss = functional.binary_cross_entropy(mask.clamp(1e-4, 1 - 1e-4), interior) + 0.1 * (1 - overlap)
     paint = ((decoded.paint_B3HW[MOUTH] - batch.frame_B3HW[MOUTH]).abs() * interior).sum() / (
         3 * interior.sum() + 10
     )
-    composed = decoded.compose(crops)
+    # Pixels train the flow only: else a soft mask would hide the flow's mistakes under a smear of lip colour.
+    composed = DecodedFrames(
+        decoded.grid_BHW2, decoded.mask_B1HW.detach(), decoded.paint_B3HW.detach()
+    ).compose(crops)
     pixel = (composed - batch.frame_B3HW).abs()
     mouth_pixel = pixel[MOUTH].mean()
     detail = torch.zeros(())
@@ -284,17 +282,16 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
     decoder = FrameDecoder(latent_size=faces.latent_size)
     nets = torch.nn.ModuleList([encoder, decoder]).to(device=device)
     nets.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if settings.fine_only:
-        freeze_coarse(encoder, decoder)
-    trained = [parameter for parameter in nets.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, settings.learning_rate, weight_decay=1e-3, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(
+        nets.parameters(), settings.learning_rate, weight_decay=1e-3, betas=(0.9, 0.98)
+    )
     curves = Curves(out / "curves.json", title="Autoencoder")
     step, spent = 0, 0.0
     state_file = out / "state.pt"
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
         nets.load_state_dict(state["nets"])
-        if len(state["optimiser"]["param_groups"][0]["params"]) == len(trained):
+        if "optimiser" in state:  # absent when weights were carried over into a changed network
             optimiser.load_state_dict(state["optimiser"])
         step, spent = state["step"], state["spent"]
     else:
@@ -313,7 +310,8 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
     def forward(nets: torch.nn.ModuleList, batch: Batch, noise: float) -> tuple[Tensor, dict[str, float]]:
         repeats = len(batch.z_BD) // len(batch.crop_P3HW)
         single = nets[0](batch.crop_P3HW)
-        features = tuple(f.repeat_interleave(repeats, 0) for f in single)
+        # The basis is large: it stays one for all frames of a portrait.
+        features = (*(f.repeat_interleave(repeats, 0) for f in single[:-1]), single[-1])
         z_ref = noise * torch.randn_like(batch.z_BD)
         decoded = nets[1](batch.z_BD, z_ref, features)
         return losses(decoded, batch, batch.crop_P3HW.repeat_interleave(repeats, 0), settings)
@@ -342,7 +340,7 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
         loss, parts = forward(nets, batch, settings.reference_noise)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        torch.nn.utils.clip_grad_norm_(nets.parameters(), 1.0)
         optimiser.step()
         average.update_parameters(nets)
         step += 1

@@ -43,7 +43,7 @@ class MotionSampler:
         else:
             self._speech_shape(motion, rng)
         if rng.random() < 0.35:
-            self._put(motion, "eyeBlink", rng.uniform(0.1, 1))
+            self._put(motion, "eyeBlink", 1.0 if rng.random() < 0.4 else rng.uniform(0.1, 1))
         brow = rng.random()
         if brow < 0.25:
             self._put(motion, "browInnerUp", rng.uniform(0, 0.8))

@@ -33,7 +33,9 @@ def rollout(
             denoiser,
             scheduler,
             ring,
-            audio_BTC=denoiser.embed_audio(heard, right_frames),
+            audio_BTC=denoiser.embed_audio(
+                heard, right_frames, excerpts.lids_BT[:, first : first + hop_frames]
+            ),
             session_BC=session_BC,
             noise_BTD=noise_BTD[:, first : first + hop_frames],
             num_inference_steps=num_inference_steps,

@@ -68,6 +68,7 @@ class Excerpts:
     valid_BT: torch.Tensor
     z_ref_BD: torch.Tensor
     style_BK: torch.Tensor
+    lids_BT: torch.Tensor  # how far the lids are closed, 0 to 1
 
     def to(self, device: torch.device) -> Excerpts:
         return Excerpts(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -117,6 +118,7 @@ class _Clip:
     features: NDArray[np.float16]  # [LEFT_SLOTS + n + MAX_RIGHT_FRAMES, F]
     kept: NDArray[np.float32]  # [n, D]
     mouth: NDArray[np.float32]  # [n, D]
+    lids: NDArray[np.float32]  # [n]
     valid: NDArray[np.bool_]
     mouth_rest: NDArray[np.float32]
     z_ref: NDArray[np.float32]
@@ -141,6 +143,7 @@ class Sequences:
         self._mouth_weights = np.zeros(62, np.float32)
         for index, name in enumerate(expression_names):
             self._mouth_weights[index] = name.startswith(MOUTH_PREFIXES)
+        self._blinks = [i for i, name in enumerate(expression_names) if name.startswith("eyeBlink")]
         self._clips: list[_Clip] = []
         for corpus in corpora:
             self._load(corpus, runs, encoder)
@@ -167,7 +170,9 @@ class Sequences:
         features = corpus_features(corpus, runs, encoder)
         with np.load(runs / "motion" / f"{corpus}.npz") as file:
             motion, valid, offsets = file["motion"].astype(np.float32), file["valid"], file["offsets"]
-        motion = np.nan_to_num(motion) - self.basis.mean
+        motion = np.nan_to_num(motion)
+        lids = motion[:, self._blinks].mean(1) if self._blinks else np.zeros(len(motion), np.float32)
+        motion = motion - self.basis.mean
         mouth = (motion * self._mouth_weights) @ self.basis.encode
         kept = (motion * (1 - self._mouth_weights)) @ self.basis.encode
         extra = LEFT_SLOTS + MAX_RIGHT_FRAMES
@@ -185,6 +190,7 @@ class Sequences:
                     features=features[a + extra * index : b + extra * (index + 1)],
                     kept=kept[a:b],
                     mouth=mouth[a:b],
+                    lids=lids[a:b],
                     valid=good,
                     mouth_rest=rest,
                     z_ref=z_ref,
@@ -205,18 +211,21 @@ class Sequences:
         """`count` random excerpts; a share of about `listening` of them lies mostly outside of the speech."""
         chosen = self._rng.choice(len(self._clips), count, p=self._share)
         parts = [self._excerpt(self._clips[i], frames, listening) for i in chosen]
-        features, z, valid, z_ref = (np.stack(column) for column in zip(*parts, strict=True))
+        features, z, valid, z_ref, lids = (np.stack(column) for column in zip(*parts, strict=True))
         return Excerpts(
             features_BTF=torch.from_numpy(features),
             z_BTD=torch.from_numpy(z),
             valid_BT=torch.from_numpy(valid),
             z_ref_BD=torch.from_numpy(z_ref),
             style_BK=torch.from_numpy(self._style[chosen]),
+            lids_BT=torch.from_numpy(lids),
         )
 
     def _excerpt(
         self, clip: _Clip, frames: int, listening: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+    ) -> tuple[
+        NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]
+    ]:
         length = len(clip.kept)
         if self._rng.random() < listening:
             start = int(self._rng.integers(-frames, length))
@@ -238,7 +247,8 @@ class Sequences:
         low, high = max(first, 0), min(first + len(features), len(clip.features))
         if low < high:
             features[low - first : high - first] = clip.features[low:high]
-        return features, z.astype(np.float32), clip.valid[source] | ~inside, clip.z_ref.copy()
+        valid = clip.valid[source] | ~inside
+        return features, z.astype(np.float32), valid, clip.z_ref.copy(), clip.lids[source].astype(np.float32)
 
 
 def _percentile(values: Sequence[float]) -> NDArray[np.float64]:

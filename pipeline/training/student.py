@@ -53,6 +53,7 @@ class StudentSettings:
     aperture_weight: float
     eye_weight: float
     recorded_share: float
+    border_weight: float
     check_every_s: float
     seed: int
     threads: int
@@ -70,7 +71,7 @@ def sample_all_chunks(
     """Normalised [B, T, D]: what `denoise_chunk` makes of each chunk, had the session gone as `past` says."""
     hop, frames = profile.hop_frames, past_BTD.shape[1]
     heard = excerpts.features_BTF[:, : LEFT_SLOTS + frames + profile.right_frames]
-    audio = denoiser.embed_audio(heard, profile.right_frames)
+    audio = denoiser.embed_audio(heard, profile.right_frames, excerpts.lids_BT[:, :frames])
     session = denoiser.embed_session(excerpts.z_ref_BD, excerpts.style_BK)
     context = denoiser.encode_sequence(denoiser.normalize(past_BTD), audio, session, hop)
 
@@ -81,24 +82,24 @@ def sample_all_chunks(
 
 
 def trajectory_goal(
-    goal_BTD: torch.Tensor, recorded_BTD: torch.Tensor, mouth_DD: torch.Tensor, settings: StudentSettings
+    goal_BTD: torch.Tensor, recorded_BTD: torch.Tensor, mouth_DD: torch.Tensor, share_T: torch.Tensor
 ) -> torch.Tensor:
     """Where the teacher lands."""
     return goal_BTD
 
 
 def anchored_goal(
-    goal_BTD: torch.Tensor, recorded_BTD: torch.Tensor, mouth_DD: torch.Tensor, settings: StudentSettings
+    goal_BTD: torch.Tensor, recorded_BTD: torch.Tensor, mouth_DD: torch.Tensor, share_T: torch.Tensor
 ) -> torch.Tensor:
     """Where the teacher lands, but the mouth goes a share of the way to the recording.
 
     Eyes and head may differ from the recording as chance has it; what the lips do is in the audio. So their
     share of chance shrinks, and the sync with the voice grows.
     """
-    return goal_BTD + settings.recorded_share * (recorded_BTD - goal_BTD) @ mouth_DD
+    return goal_BTD + share_T[:, None] * ((recorded_BTD - goal_BTD) @ mouth_DD)
 
 
-Goal = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, StudentSettings], torch.Tensor]
+Goal = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 METHODS: dict[str, Goal] = {"trajectory": trajectory_goal, "anchored": anchored_goal}
 
 
@@ -118,16 +119,20 @@ def student_loss(
     mouth_DD projects differences of normalised latents onto the mouth.
     """
     noise = torch.randn_like(past_BTD)
+    # A chunk joins the one before it: its first frame is pulled less and counts more than its last.
+    place_T = torch.arange(past_BTD.shape[1], device=past_BTD.device) % profile.hop_frames
+    share_T = settings.recorded_share * (place_T + 1) / profile.hop_frames
+    weight_T = 1 + (settings.border_weight - 1) * (place_T == 0)
     recorded = teacher.normalize(excerpts.z_BTD[:, : past_BTD.shape[1]])
     with torch.no_grad():
         landed = sample_all_chunks(
             teacher, scheduler, excerpts, past_BTD, noise, profile, settings.teacher_steps
         )
-        goal = METHODS[settings.method](landed, recorded, mouth_DD, settings)
+        goal = METHODS[settings.method](landed, recorded, mouth_DD, share_T)
         valid = excerpts.valid_BT[:, : past_BTD.shape[1], None]
         goal = torch.where(valid, goal, landed)
     made = sample_all_chunks(student, scheduler, excerpts, past_BTD, noise, profile, settings.student_steps)
-    return measure(made, goal, torch.ones_like(goal[..., 0]))
+    return measure(made, goal, weight_T.expand_as(goal[..., 0]))
 
 
 def train(settings: StudentSettings, runs: Path, data: Path) -> None:
@@ -187,6 +192,8 @@ def train(settings: StudentSettings, runs: Path, data: Path) -> None:
         excerpts = shift(sequences.draw(settings.batch, whole_frames).to(device))
         style = excerpts.style_BK
         style.masked_fill_(torch.rand(style.shape, device=device) < settings.style_dropout, -1.0)
+        unstated = torch.rand(len(style), 1, device=device) < settings.style_dropout
+        excerpts.lids_BT.masked_fill_(unstated, -1.0)
         profile = Profile.draw(rng)
         past = rollout(
             student, scheduler, excerpts,

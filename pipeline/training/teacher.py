@@ -108,7 +108,9 @@ def teacher_loss(
     session = denoiser.embed_session(reference, style)
     heard = excerpts.features_BTF[:, : LEFT_SLOTS + frames + profile.right_frames]
     deaf = torch.rand(batch, 1, 1, device=device) < settings.audio_dropout
-    audio = denoiser.embed_audio(torch.where(deaf, 0.0, heard), profile.right_frames)
+    unstated = torch.rand(batch, 1, device=device) < settings.style_dropout
+    lids = torch.where(unstated, -1.0, excerpts.lids_BT)
+    audio = denoiser.embed_audio(torch.where(deaf, 0.0, heard), profile.right_frames, lids)
 
     # What the model reads back in a session are its own frames: not quite as clean as recorded ones.
     dirt = settings.context_noise * torch.rand(batch, 1, 1, device=device)

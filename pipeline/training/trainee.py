@@ -42,7 +42,8 @@ class Trainee:
             state = torch.load(self._file, map_location=denoiser.device, weights_only=True)
             denoiser.load_state_dict(state["denoiser"])
             self._average.load_state_dict(state["average"])
-            self._optimiser.load_state_dict(state["optimiser"])
+            if "optimiser" in state:  # absent when weights were carried over into a changed network
+                self._optimiser.load_state_dict(state["optimiser"])
             self.step, spent_s = state["step"], state["spent_s"]
         self._started = time.monotonic() - spent_s
 

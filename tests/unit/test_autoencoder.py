@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch.nn import functional
 
 from pipeline.autoencoder import (
     CROP_PIXELS,
+    FLOW_UNIT,
     GRID_PIXELS,
     MOUTH_BOTTOM,
     MOUTH_LEFT,
@@ -22,15 +25,24 @@ from pipeline.autoencoder import (
     PortraitEncoder,
     identity_grid,
 )
+from pipeline.training.bundle import MASK_OFFSET, MASK_STEEPNESS, decide, strengthen
 
 LATENTS = 6
 WIDTHS = (8, 8, 8, 8)
+EXTRA = 3
+DECODER: dict[str, Any] = {
+    "latent_size": LATENTS,
+    "widths": WIDTHS,
+    "blocks": 1,
+    "condition_size": 16,
+    "extra_motions": EXTRA,
+}
 
 
 @pytest.fixture
 def encoder() -> PortraitEncoder:
     torch.manual_seed(0)
-    encoder: PortraitEncoder = PortraitEncoder(widths=WIDTHS, latent_size=LATENTS)
+    encoder: PortraitEncoder = PortraitEncoder(widths=WIDTHS, latent_size=LATENTS, extra_motions=EXTRA)
     encoder.eval()
     return encoder
 
@@ -39,11 +51,11 @@ def encoder() -> PortraitEncoder:
 def decoder() -> FrameDecoder:
     """As if trained: its output layers, which begin at zero, are not zero."""
     torch.manual_seed(1)
-    decoder: FrameDecoder = FrameDecoder(latent_size=LATENTS, widths=WIDTHS, blocks=1, condition_size=16)
+    decoder: FrameDecoder = FrameDecoder(**DECODER)
     decoder.eval()
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
-            if name.startswith(("affine", "flow16", "flow64", "flow128", "mouth.5")):
+            if name.startswith(("affine", "flow16", "flow64", "flow128", "mouth.7")):
                 parameter.fill_(0.5) if name.endswith("bias") else parameter.normal_(std=0.5)
     return decoder
 
@@ -66,7 +78,7 @@ def latents(count: int, scale: float = 1.0) -> Tensor:
 def test_one_portrait_drives_a_batch_of_frames(encoder: PortraitEncoder, decoder: FrameDecoder) -> None:
     features = encoder(crops())
     maps = [(1, 8, size, size) for size in (128, 64, 32, 16)]
-    assert [tuple(part.shape) for part in features] == [*maps, (1, 3 * LATENTS + 1, 64, 64)]
+    assert [tuple(part.shape) for part in features] == [*maps, (1, 3 * (LATENTS + EXTRA) + 1, 128, 128)]
     decoded = decode(encoder, decoder, latents(3))
     assert decoded.grid_BHW2.shape == (3, GRID_PIXELS, GRID_PIXELS, 2)
     assert decoded.mask_B1HW.shape == (3, 1, CROP_PIXELS, CROP_PIXELS)
@@ -99,21 +111,84 @@ def test_only_the_mouth_window_is_repainted(encoder: PortraitEncoder, decoder: F
 
 
 def test_an_untrained_decoder_leaves_the_portrait_as_it_is(encoder: PortraitEncoder) -> None:
-    fresh = FrameDecoder(latent_size=LATENTS, widths=WIDTHS, blocks=1, condition_size=16)
+    fresh = FrameDecoder(**DECODER)
     grid = decode(encoder, fresh, latents(1)).grid_BHW2
     torch.testing.assert_close(grid, identity_grid(GRID_PIXELS, grid))
 
 
 def test_the_basis_moves_the_face_in_proportion_to_the_latent(encoder: PortraitEncoder) -> None:
-    fresh = FrameDecoder(latent_size=LATENTS, widths=WIDTHS, blocks=1, condition_size=16)
+    fresh = FrameDecoder(**DECODER)
     with torch.no_grad():
         encoder.aligner.offset.zero_()
-        encoder.basis[2] = 0.05  # latent 2 samples further to the right
+        encoder.flow_basis[2] = 0.05 / FLOW_UNIT  # latent 2 samples further to the right
     z = torch.zeros(2, LATENTS)
     z[0, 2], z[1, 2] = 1.0, 2.0
     grid = decode(encoder, fresh, z).grid_BHW2
     moved = (grid - identity_grid(GRID_PIXELS, grid))[:, 64, 64]
     torch.testing.assert_close(moved, torch.tensor([[0.05, 0.0], [0.1, 0.0]]), atol=1e-5, rtol=0)
+
+
+def test_a_function_of_the_latent_moves_the_face_too(encoder: PortraitEncoder) -> None:
+    torch.manual_seed(4)
+    fresh = FrameDecoder(**DECODER)
+    with torch.no_grad():
+        encoder.flow_basis[LATENTS + 1] = 0.05 / FLOW_UNIT
+    z = latents(1)
+    grid = decode(encoder, fresh, z).grid_BHW2
+    moved = (grid - identity_grid(GRID_PIXELS, grid))[0, 64, 64]
+    amount = fresh.extra(torch.cat([z, 0 * z], 1))[0, 1].item()
+    torch.testing.assert_close(moved, torch.tensor([0.05 * amount, 0.0]), atol=1e-5, rtol=0)
+    assert abs(amount) > 0.01
+
+
+def test_frames_of_two_portraits_each_use_their_own_basis(decoder: FrameDecoder) -> None:
+    basis = torch.zeros(2, 3 * (LATENTS + EXTRA) + 1, 128, 128)
+    basis[0, 2], basis[1, 2] = 0.05, -0.05
+    fresh = FrameDecoder(**DECODER)
+    maps = [torch.zeros(4, 8, size, size) for size in (128, 64, 32, 16)]
+    z = torch.zeros(4, LATENTS)
+    z[:, 2] = 1.0
+    grid = fresh(z, 0 * z, (*maps, basis)).grid_BHW2
+    moved = (grid - identity_grid(GRID_PIXELS, grid))[:, 64, 64, 0]
+    torch.testing.assert_close(moved.detach(), torch.tensor([0.05, 0.05, -0.05, -0.05]), atol=1e-5, rtol=0)
+
+
+def test_a_strengthened_expression_moves_further_and_the_others_as_before(
+    encoder: PortraitEncoder, decoder: FrameDecoder, tmp_path: Path
+) -> None:
+    names = ["jawOpen", "eyeBlink_L", "eyeBlink_R", "mouthLeft"]
+    encode = np.linalg.qr(np.random.default_rng(0).normal(size=(LATENTS, 4)))[0].T.astype(np.float32)
+    np.savez(tmp_path / "basis.npz", encode=encode, decode=encode.T)
+    with torch.no_grad():
+        encoder.flow_basis.normal_()
+    blink, jaw = torch.from_numpy(encode[1:3].sum(0)), torch.from_numpy(encode[0])
+
+    def flow(direction: Tensor) -> Tensor:
+        both = torch.cat([direction, 0 * direction])[None]
+        motions = torch.cat([direction, (decoder.extra(both) - decoder.extra(0 * both))[0]])
+        return torch.einsum("m,cmhw->chw", motions, encoder.flow_basis.unflatten(0, (2, -1))).detach()
+
+    before_blink, before_jaw = flow(blink), flow(jaw)
+    strengthen(encoder, decoder, tmp_path / "basis.npz", names, "eyeBlink", 2.5)
+    torch.testing.assert_close(flow(blink), 2.5 * before_blink, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(flow(jaw), before_jaw, atol=1e-3, rtol=1e-3)
+
+
+def test_a_decided_mask_is_a_steeper_function_of_the_old_one(
+    encoder: PortraitEncoder, decoder: FrameDecoder
+) -> None:
+    with torch.no_grad():
+        encoder.opening_basis.normal_(std=0.1)
+        decoder.mouth[-1].weight.normal_(std=0.1)
+        decoder.mouth[-1].bias.zero_()
+    z, window = latents(3), (..., slice(MOUTH_TOP, MOUTH_BOTTOM), slice(MOUTH_LEFT, MOUTH_RIGHT))
+    before = decode(encoder, decoder, z)
+    decide(encoder, decoder)
+    after = decode(encoder, decoder, z)
+    expected = MASK_STEEPNESS * (before.mask_B1HW[window].logit() + MASK_OFFSET)
+    torch.testing.assert_close(after.mask_B1HW[window].logit(), expected, atol=1e-3, rtol=1e-3)
+    assert (after.paint_B3HW[window] < before.paint_B3HW[window]).all()
+    torch.testing.assert_close(after.grid_BHW2, before.grid_BHW2)
 
 
 def test_the_identity_grid_gives_the_crop() -> None:

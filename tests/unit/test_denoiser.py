@@ -94,6 +94,19 @@ def test_memory_is_bounded_and_only_the_last_frames_matter(denoiser: Denoiser) -
     assert not torch.equal(after_long, run(40 - 2, 40))
 
 
+def test_lids_are_told_frame_by_frame(denoiser: Denoiser) -> None:
+    heard = features(4, 2)
+
+    def tokens(*lids: float) -> torch.Tensor:
+        return denoiser.embed_audio(heard, 2, torch.tensor([lids]))
+
+    still = tokens(0.0, 0.0, 0.0, 0.0)
+    differs = (tokens(0.0, 0.8, 0.0, 0.0) != still).any(-1)[0]
+    assert differs.tolist() == [False, True, False, False]
+    assert not torch.equal(denoiser.embed_audio(heard, 2), still)  # "not stated" is not "open"
+    assert torch.equal(denoiser.embed_audio(heard, 2), tokens(-1.0, -1.0, -3.0, -1.0))
+
+
 def test_style_and_reference_reach_the_output(denoiser: Denoiser) -> None:
     audio, noise = denoiser.embed_audio(features(2, 2), 2), frame_noise(0, range(2), LATENT)[None]
 

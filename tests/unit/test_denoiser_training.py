@@ -77,13 +77,14 @@ def test_excerpts_pair_each_frame_with_its_own_features(world: tuple[Path, Path]
     sequences = open_world(world)
     clip = sequences._clips[0]
     for _ in range(20):
-        got, z, valid, _ = sequences._excerpt(clip, 32, 0.0)
+        got, z, valid, _, lids = sequences._excerpt(clip, 32, 0.0)
         assert got.shape[0] == 32 + LEFT_SLOTS + 2
         assert z.shape == (32, LATENT)
         assert valid.all()
         whole = clip.kept + clip.mouth
         where = [t for t in range(len(whole) - 7) if np.allclose(whole[t : t + 8], z[12:20])]
         assert len(where) == 1
+        np.testing.assert_array_equal(lids[12:20], clip.lids[where[0] :][:8])
         heard = clip.features[LEFT_SLOTS + where[0] :][:8].astype(np.float32)
         np.testing.assert_array_equal(got[LEFT_SLOTS + 12 :][:8], heard)
 
@@ -103,7 +104,7 @@ def test_listening_rests_the_mouth_and_keeps_the_head_alive(world: tuple[Path, P
             return next(starts)
 
     sequences._rng = Chosen()  # type: ignore[assignment]
-    _, z, _, _ = sequences._excerpt(clip, 30, 1.0)
+    _, z, *_ = sequences._excerpt(clip, 30, 1.0)
     assert np.allclose(z[:20, 0], clip.mouth_rest[0])
     assert z[:20, 8].std() > 0.01
 

@@ -196,7 +196,7 @@ def autoencoder_settings() -> AutoencoderSettings:
     return AutoencoderSettings(
         minutes=1, portraits_per_batch=1, motions_per_portrait=2, learning_rate=1e-3, flow_weight=1,
         mouth_flow_weight=1, eye_flow_weight=1, mask_weight=1, paint_weight=1, pixel_weight=1, detail_weight=1,
-        reference_noise=0, fine_only=False, seed=0, threads=1,
+        reference_noise=0, seed=0, threads=1,
     )  # fmt: skip
 
 
