@@ -262,11 +262,11 @@ def _combine(motions_BM: Tensor, basis: Tensor) -> Tensor:
 
     basis [P,3M+1,128,128]; each of the P portraits has B / P consecutive frames.
     """
-    portraits, motions = len(basis), motions_BM.shape[1]
-    fields, rest = basis[:, : 3 * motions].unflatten(1, (3, motions)), basis[:, 3 * motions :]
-    moved = torch.einsum("pkm,pcmhw->pkchw", motions_BM.unflatten(0, (portraits, -1)), fields)
-    moved = torch.cat([moved[:, :, :2], moved[:, :, 2:] + rest[:, None]], 2)
-    return moved.flatten(0, 1)
+    (portraits, _, height, width), motions = basis.shape, motions_BM.shape[1]
+    fields = basis[:, : 3 * motions].reshape(portraits, 3, motions, height * width)
+    moved = motions_BM.view(portraits, 1, -1, motions) @ fields
+    moved[:, 2] += basis[:, 3 * motions :].flatten(2)
+    return moved.transpose(1, 2).reshape(-1, 3, height, width)
 
 
 def _double(x_BCHW: Tensor) -> Tensor:

@@ -185,10 +185,24 @@ function suggestHearing() {
   hearingFor = voiceKind();
 }
 
+/** A few pixels of the portrait, stretched over the stage: as soft as a blur, which would be computed for each frame. */
+async function drawBackdrop(address) {
+  const image = new Image();
+  image.src = address;
+  try {
+    await image.decode();
+  } catch {
+    return; // the stage stays plain
+  }
+  const backdrop = $("backdrop");
+  backdrop.getContext("2d").drawImage(image, 0, 0, backdrop.width, backdrop.height);
+  backdrop.hidden = false;
+}
+
 function drawLevel() {
   const level = voice.levelDb;
   $("meter-fill").style.clipPath = `inset(0 ${((-100 * level) / 60).toFixed(1)}% 0 0 round 999px)`;
-  requestAnimationFrame(drawLevel);
+  setTimeout(drawLevel, 66); // not with every frame of the screen: each change costs a redraw of the page
 }
 
 function describeLevel() {
@@ -202,8 +216,7 @@ function describeLevel() {
 function showPortrait(portrait) {
   $("picture").style.setProperty("--picture-ratio", String(portrait.width / portrait.height || 1));
   $("still").src = portrait.picture;
-  $("backdrop").src = portrait.thumbnail;
-  $("backdrop").hidden = false;
+  drawBackdrop(portrait.thumbnail);
   $("still").alt = `Portrait: ${portrait.name}`;
   $("still").hidden = false;
   $("start").disabled = false;

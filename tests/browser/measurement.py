@@ -67,14 +67,17 @@ class Measurement:
         return self.gray[:, rows, columns]
 
     def lip_motion(self) -> Array:
-        """[T]: how much the mouth region differs from its average over a second, in gray levels, strongest 5 %.
+        """[T]: how far the mouth is open, in units of its own: what most of the change in the mouth region is.
 
-        Over a second, because heads move too, but slower than lips.
+        The first principal component of the region's pixels, less their average over a second (heads move too, but
+        slower than lips), with the sign that goes with the voice heard. A distance from the average would not do: it
+        is as large for a mouth shut as for one wide open.
         """
         mouth = self.mouth().reshape(len(self.gray), -1)
-        away = np.abs(mouth - _local_mean(mouth, DRIFT_FRAMES))
-        moving = np.argsort(away.std(axis=0))[-max(1, away.shape[1] // 20) :]
-        return np.asarray(away[:, moving].mean(axis=1))
+        change = mouth - _local_mean(mouth, DRIFT_FRAMES)
+        _, _, directions = np.linalg.svd(change, full_matrices=False)
+        opening = np.asarray(change @ directions[0])
+        return opening * _sign_with(self.heard[:, 0], self.heard[:, 1], self.frame_ms, opening)
 
     def speech_to_silence(self) -> float:
         """Picture-to-picture change around the mouth while the returned voice speaks, over its pauses."""
@@ -109,6 +112,18 @@ def _local_mean(values: Array, reach: int) -> Array:
     index = np.arange(len(values))
     first, last = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
     return np.asarray((sums[last] - sums[first]) / (last - first)[:, None])
+
+
+def _sign_with(cause_ms: Array, cause: Array, effect_ms: Array, effect: Array) -> float:
+    """1 or -1: the sign of the strongest correlation within 400 ms."""
+    grid = np.arange(max(cause_ms[0], effect_ms[0]), min(cause_ms[-1], effect_ms[-1]), GRID_MS)
+    reach = round(400 / GRID_MS)
+    if len(grid) <= 2 * reach:
+        return 1.0
+    loudness = _normalised(_smooth(np.interp(grid, cause_ms, np.log1p(100 * cause)))[reach:-reach])
+    answer = _smooth(np.interp(grid, effect_ms, effect))
+    scores = [loudness @ _normalised(answer[lag : lag + len(loudness)]) for lag in range(2 * reach + 1)]
+    return float(np.sign(max(scores, key=abs)))
 
 
 def delays_ms(
