@@ -1,8 +1,8 @@
 """Puts received sound and pictures back on one timeline: moments of one picture and its 40 ms of sound.
 
 An aiortc receiver counts each track's time from that track's own first frame, so the two clocks have to be
-set against each other. The server releases sound and picture of one media time together: the earliest
-arrivals of both, less what aiortc's own buffers hold back, give the shift between them. It is refined as
+set against each other. The server releases sound a fixed time before the picture of its media time: the
+earliest arrivals of both, less what aiortc's own buffers hold back, give the shift between them. It is refined as
 earlier arrivals come in: a busy start may have delayed all of the first ones.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stream.protocol import FPS, SAMPLE_RATE
+from stream.protocol import AUDIO_LEAD_S, FPS, SAMPLE_RATE
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 AUDIO_HELD_S = 0.08  # aiortc's audio jitter buffer waits for four more packets of 20 ms
@@ -43,7 +43,7 @@ class Timeline:
     """add_audio / add_video / pop; no clock of its own. Times in seconds, arrivals on any monotonic clock."""
 
     def __init__(self, *, audio_held_s: float = AUDIO_HELD_S, video_held_s: float = VIDEO_HELD_S) -> None:
-        self._held_s = audio_held_s - video_held_s
+        self._held_s = audio_held_s - video_held_s - AUDIO_LEAD_S
         self._audio_offset_s = np.inf
         self._video_offset_s = np.inf
         self._shift: int | None = None  # audio sample at which picture 0 begins
@@ -77,7 +77,7 @@ class Timeline:
         """The moments that are complete, in order."""
         if self._received_frames < CALIBRATION_FRAMES or not np.isfinite(self._audio_offset_s):
             return []
-        # A packet of sound leaves the server when its first sample is due, as a picture does.
+        # A packet of sound leaves the server AUDIO_LEAD_S before its first sample is due, a picture when it is due.
         shift_s = self._video_offset_s - self._audio_offset_s + self._held_s
         shift = round(shift_s * SAMPLE_RATE)
         if self._shift is None:

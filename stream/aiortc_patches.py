@@ -20,6 +20,7 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpRece
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket
 from av.frame import Frame
 
 from stream.protocol import FPS, SAMPLE_RATE
@@ -33,6 +34,7 @@ GOP_FRAMES = 60 * FPS  # receivers ask for a key frame when they need one
 VBV_SECONDS = 0.4
 VIDEO_CLOCK = 90_000
 SEQUENCE_MODULUS = 1 << 16
+TIMESTAMP_MODULUS = 1 << 32
 MAX_MISORDER = 100
 
 
@@ -190,6 +192,22 @@ def use_encoder(sender: RTCRtpSender, encoder: H264Encoder | OpusEncoder) -> Non
     """Before the connection starts, and only if that codec was negotiated."""
     if supported():
         setattr(sender, "_RTCRtpSender__encoder", encoder)  # noqa: B010
+
+
+def report_lead(sender: RTCRtpSender, *, lead_samples: int) -> None:
+    """Sender reports (RFC 3550, 6.4.1) that say: what is sent now is due `lead_samples` of its clock later."""
+    if not supported():
+        return
+    send = sender._send_rtcp
+
+    async def send_corrected(packets: list[AnyRtcpPacket]) -> None:
+        for packet in packets:
+            if isinstance(packet, RtcpSrPacket):
+                info = packet.sender_info
+                info.rtp_timestamp = (info.rtp_timestamp - lead_samples) % TIMESTAMP_MODULUS
+        await send(packets)
+
+    setattr(sender, "_send_rtcp", send_corrected)  # noqa: B010
 
 
 async def close_peer(pc: RTCPeerConnection, *, timeout_s: float) -> bool:

@@ -95,13 +95,13 @@ class PresentationClock:
         """How many samples of the stream should have been heard at wall time `at`."""
         return math.floor((at - self.heard(0)) * SAMPLE_RATE)
 
-    async def wait(self, position: int, *, catch_up_samples: int) -> int:
-        """Wait until `position` is due and return it.
+    async def wait(self, position: int, *, catch_up_samples: int, lead_s: float = 0.0) -> int:
+        """Wait until `lead_s` before `position` is due and return it.
 
         After a stall of more than `catch_up_samples` the missed slots are given up: the position that is due
         now is returned instead, on the same grid, so that a stall never becomes a lasting delay.
         """
-        delay = self.due(position) - self._now()
+        delay = self.due(position) - lead_s - self._now()
         if delay > 0:
             await self._sleep(delay)
         elif -delay * SAMPLE_RATE > catch_up_samples:

@@ -42,16 +42,11 @@ def load_pipeline(settings: dict[str, Any]) -> Any:
     is_yaml = name.endswith((".yaml", ".yml"))
     folder = None if is_yaml else checkpoint.resolve(name)  # before the slow imports: it may not exist
 
-    import torch
-
     from pipeline.avatar_pipeline import AvatarPipeline
+    from pipeline.runtime import RuntimeConfig, prepare
 
-    if settings["threads"]:
-        torch.set_num_threads(settings["threads"])
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     pipe = checkpoint.build(Path(name)) if folder is None else AvatarPipeline.from_pretrained(folder)
-    return pipe.to(device)
+    return prepare(pipe, RuntimeConfig(device=device, threads=settings["threads"]))
 
 
 @dataclass

@@ -34,6 +34,7 @@ from stream.ingest import Ingest
 from stream.metrics import Metrics
 from stream.playout import AudioPlayout, VideoPlayout
 from stream.protocol import (
+    AUDIO_LEAD_S,
     SAMPLE_RATE,
     LatencyBudget,
     Ping,
@@ -184,6 +185,7 @@ class Session:
     def _tune(self, audio: RTCRtpTransceiver, video: RTCRtpTransceiver) -> None:
         aiortc_patches.use_low_delay_buffer(audio.receiver)
         aiortc_patches.use_encoder(audio.sender, aiortc_patches.TunedOpusEncoder())
+        aiortc_patches.report_lead(audio.sender, lead_samples=round(AUDIO_LEAD_S * SAMPLE_RATE))
         if self._codec == "H264":
             media = self._config.media
             encoder = aiortc_patches.TunedH264Encoder(

@@ -17,7 +17,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.playout import AudioPlayout, VideoPlayout
-from stream.protocol import SAMPLE_RATE
+from stream.protocol import AUDIO_LEAD_S, SAMPLE_RATE
 
 AUDIO_TIME_BASE = fractions.Fraction(1, SAMPLE_RATE)
 VIDEO_TIME_BASE = fractions.Fraction(1, 90_000)
@@ -91,7 +91,10 @@ class VideoOut(MediaStreamTrack):
 
 
 class AudioOut(MediaStreamTrack):
-    """The speaker's own sound, 20 ms at a time, held back by exactly the playout delay; silence before it."""
+    """The speaker's own sound, 20 ms at a time, held back by the playout delay; silence before it.
+
+    It leaves AUDIO_LEAD_S before it is due, which its sender reports account for.
+    """
 
     kind = "audio"
 
@@ -109,7 +112,9 @@ class AudioOut(MediaStreamTrack):
         if self.readyState != "live":
             raise MediaStreamError
         try:
-            position = await self._clock.wait(self._position, catch_up_samples=CATCH_UP_AUDIO_SAMPLES)
+            position = await self._clock.wait(
+                self._position, catch_up_samples=CATCH_UP_AUDIO_SAMPLES, lead_s=AUDIO_LEAD_S
+            )
             return self._packet(position)
         except Exception as error:
             self._on_error(error)
