@@ -8,6 +8,8 @@ the speech of frames t - 2 to t; who reads it two frames late has 80 ms of look-
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -51,15 +53,19 @@ class CausalBlock(nn.Module):
         self.expand = nn.Linear(channels, channels * expansion)
         self.project = nn.Linear(channels * expansion, channels)
 
-    def forward(self, x_BTC: Tensor) -> Tensor:
+    @property
+    def left(self) -> int:
+        """How many steps before step t are read for it."""
+        return (self.kernel - 1) * self.dilation
+
+    def forward(self, x_BTC: Tensor, steps: int) -> Tensor:
+        """The last `steps` steps; [B, T, C] -> [B, steps, C]."""
         # A few shifted products are many times faster on a CPU than a depthwise Conv1d.
-        left = (self.kernel - 1) * self.dilation
-        padded = extend_back(x_BTC, left)
-        length = x_BTC.shape[1]
-        h = padded[:, :length] * self.taps[0]
+        padded = extend_back(x_BTC, self.left)[:, -(self.left + steps) :]
+        h = padded[:, :steps] * self.taps[0]
         for tap in range(1, self.kernel):
-            h = h + padded[:, tap * self.dilation : tap * self.dilation + length] * self.taps[tap]
-        out: Tensor = x_BTC + self.project(functional.gelu(self.expand(self.norm(h))))
+            h = h + padded[:, tap * self.dilation : tap * self.dilation + steps] * self.taps[tap]
+        out: Tensor = x_BTC[:, -steps:] + self.project(functional.gelu(self.expand(self.norm(h))))
         return out
 
 
@@ -101,8 +107,10 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         mel: Tensor = (power @ self.filters.T).clamp_min(1e-7).log()
         return (mel + 5.0) / 5.0
 
-    def forward(self, pcm_BN: Tensor) -> Tensor:
+    def forward(self, pcm_BN: Tensor, last_frames: int | None = None) -> Tensor:
         """Samples [B, N] in -1..1 -> features [B, N / 640, F]; before the first sample there was silence.
+
+        last_frames: how many features are wanted, from the end (None: all); no more than these need is computed.
 
         Raises:
             ValueError: N is not a multiple of 640.
@@ -117,11 +125,23 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         # for endless silence, as silence gives the same activation at every step.
         mel = self.log_mel(functional.pad(pcm_BN, (SAMPLES_PER_FRAME + _FFT - _HOP, 0)))
         steps = extend_back(mel, 2).unfold(1, 4, 2)  # four windows, every 20 ms
-        x = functional.gelu(self.enter(steps.flatten(2)))
-        for block in self.at_50hz:
-            x = block(x)
+        wanted = frames if last_frames is None else min(last_frames, frames)
+        needed_25hz, entered = _needed(self.at_25hz, wanted, steps.shape[1] // 2)
+        needed_50hz, entered = _needed(self.at_50hz, 2 * entered, steps.shape[1])
+        x = functional.gelu(self.enter(steps[:, -entered:].flatten(2)))
+        for block, count in zip(self.at_50hz, needed_50hz, strict=True):
+            x = block(x, count)
         x = self.down(x.unflatten(1, (-1, 2)).flatten(2))
-        for block in self.at_25hz:
-            x = block(x)
-        features: Tensor = self.leave(x[:, -frames:])
+        for block, count in zip(self.at_25hz, needed_25hz, strict=True):
+            x = block(x, count)
+        features: Tensor = self.leave(x[:, -wanted:])
         return features
+
+
+def _needed(blocks: nn.ModuleList, wanted: int, available: int) -> tuple[list[int], int]:
+    """How many last steps each block has to give, for `wanted` after all of them; and how many go in."""
+    counts: list[int] = []
+    for block in reversed(blocks):
+        counts.insert(0, wanted)
+        wanted = min(wanted + cast(CausalBlock, block).left, available)
+    return counts, wanted

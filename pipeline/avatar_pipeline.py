@@ -155,7 +155,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             )
         started = time.perf_counter()
         pcm_1N = torch.from_numpy(np.ascontiguousarray(window.pcm))[None].to(self.device)
-        features_1TF = self.audio_encoder(pcm_1N)[:, spec.left_frames - LEFT_SLOTS :]
+        features_1TF = self.audio_encoder(pcm_1N, LEFT_SLOTS + spec.hop_frames + spec.right_frames)
         heard = time.perf_counter()
 
         frames = spec.frames(window.index)

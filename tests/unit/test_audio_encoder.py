@@ -89,3 +89,12 @@ def test_saved_and_loaded_it_says_the_same(encoder: AudioEncoder, tmp_path: Path
     loaded = AudioEncoder.from_pretrained(tmp_path, low_cpu_mem_usage=False).eval()
     with torch.inference_mode():
         assert torch.equal(loaded(noise(4)), encoder(noise(4)))
+
+
+@pytest.mark.parametrize("frames", [3, 12, 40])
+@pytest.mark.parametrize("last_frames", [1, 6, 50])
+def test_the_last_features_alone_are_the_same(frames: int, last_frames: int) -> None:
+    encoder = AudioEncoder(feature_size=8, channels=16)
+    pcm = 0.1 * torch.randn(2, frames * SAMPLES_PER_FRAME, generator=torch.Generator().manual_seed(1))
+    expected = encoder(pcm)[:, -last_frames:]
+    torch.testing.assert_close(encoder(pcm, last_frames), expected)
