@@ -20,7 +20,7 @@ from client.errors import ConnectionLostError, ServerRefusedError
 from client.peer import AvatarClient
 from client.timeline import Moment
 from stream import aiortc_patches
-from stream.protocol import FPS, SAMPLE_RATE, ControlValues
+from stream.protocol import AUDIO_LEAD_S, FPS, SAMPLE_RATE, ControlValues
 from tests.loopback.real_time import require_real_time
 
 PACKET = SAMPLE_RATE // 50
@@ -49,7 +49,7 @@ class Claps(MediaStreamTrack):
         self._clock, self._position = clock, 0
 
     async def recv(self) -> av.AudioFrame:
-        await self._clock.due(self._position / SAMPLE_RATE)
+        await self._clock.due(self._position / SAMPLE_RATE - AUDIO_LEAD_S)
         loud = (self._position // (SAMPLE_RATE // FPS)) % PERIOD_FRAMES == 0
         tone = 12_000 * loud * np.sin(2 * np.pi * 1_000 * np.arange(PACKET) / SAMPLE_RATE)
         frame = av.AudioFrame.from_ndarray(tone.astype(np.int16)[None], format="s16", layout="mono")

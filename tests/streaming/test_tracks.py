@@ -1,4 +1,4 @@
-"""Both tracks on one clock, in virtual time: released together, never waiting for the model."""
+"""Both tracks on one clock, in virtual time: released in step, never waiting for the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.playout import AudioPlayout, VideoPlayout
-from stream.protocol import FPS
+from stream.protocol import AUDIO_LEAD_S, FPS
 from stream.tracks import AudioOut, VideoOut
 from tests.streaming.virtual_clock import VirtualClock
 
@@ -66,7 +66,7 @@ def marks(samples: int) -> np.ndarray:
     return (1 + np.arange(samples) // 960).astype(np.int16)
 
 
-async def test_picture_and_sound_of_one_media_time_leave_at_the_same_moment() -> None:
+async def test_sound_leaves_a_fixed_time_before_the_picture_of_its_media_time() -> None:
     rig = Rig()
     start = rig.time.now()
     rig.clock.anchor(start + 0.0123)
@@ -76,7 +76,7 @@ async def test_picture_and_sound_of_one_media_time_leave_at_the_same_moment() ->
     for index in range(5, 15):
         shown = next(at for at, _, level in rig.pictures if abs(level - (60 + 4 * index)) <= 1)
         heard = next(at for at, _, mark in rig.sounds if mark == 1 + 2 * index)
-        assert shown == pytest.approx(heard, abs=1e-6)
+        assert shown == pytest.approx(heard + AUDIO_LEAD_S, abs=1e-6)
         assert shown == pytest.approx(start + 0.0123 + DELAY_MS / 1000 + index / FPS, abs=1e-6)
     assert rig.video_out.missed_frames == 0
 
@@ -90,7 +90,7 @@ async def test_the_portrait_is_there_at_once_and_time_stamps_never_stop() -> Non
     assert np.all(np.diff([pts for _, pts, _ in rig.pictures]) == 3_600)
     assert np.all(np.diff([pts for _, pts, _ in rig.sounds]) == 960)
     assert len(rig.pictures) == pytest.approx(25, abs=1)
-    assert len(rig.sounds) == pytest.approx(50, abs=1)
+    assert len(rig.sounds) == pytest.approx(50 + AUDIO_LEAD_S / 0.02, abs=1)
 
 
 async def test_a_model_that_stops_never_stops_the_sound() -> None:
@@ -119,7 +119,7 @@ async def test_a_reanchor_shifts_sound_and_picture_by_the_same_slots() -> None:
     index = 20
     shown = next(at for at, _, level in rig.pictures if abs(level - (60 + 4 * index)) <= 1)
     heard = next(at for at, _, mark in rig.sounds if mark == 1 + 2 * index)
-    assert shown == pytest.approx(heard, abs=1e-6)
+    assert shown == pytest.approx(heard + AUDIO_LEAD_S, abs=1e-6)
     assert shown == pytest.approx(start + DELAY_MS / 1000 + (index + 4) / FPS, abs=1e-6)
     played = [mark for _, _, mark in rig.sounds if mark]
     assert played == list(range(1, 1 + len(played)))  # nothing lost, nothing twice

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from client.timeline import AUDIO_HELD_S, SAMPLES_PER_FRAME, VIDEO_HELD_S, Moment, Timeline
-from stream.protocol import FPS, SAMPLE_RATE
+from stream.protocol import AUDIO_LEAD_S, FPS, SAMPLE_RATE
 
 PACKET = SAMPLE_RATE // 50
 
@@ -30,7 +30,7 @@ def play(
     jitter_s: float = 0.0,
     slow_start_s: float = 0.0,
 ) -> list[Moment]:
-    """The server releases media time t at second t; each receiver begins at its own zero, and holds back."""
+    """The server releases picture t at second t, sound a lead earlier; each receiver has its own zero and holds back."""
     rng = np.random.default_rng(0)
     events: list[tuple[float, str, int]] = []
     for index in range(video_zero_frames, frames):
@@ -39,7 +39,13 @@ def play(
     for number in range(audio_zero_frames * 2, frames * 2):
         if number not in lost_packets:
             late_s = slow_start_s if number < 40 else 0.0
-            events.append((number * 0.02 + AUDIO_HELD_S + late_s + rng.uniform(0, jitter_s), "audio", number))
+            events.append(
+                (
+                    number * 0.02 - AUDIO_LEAD_S + AUDIO_HELD_S + late_s + rng.uniform(0, jitter_s),
+                    "audio",
+                    number,
+                )
+            )
     timeline, moments = Timeline(), []
     for arrival_s, kind, number in sorted(events):
         if kind == "video":
@@ -77,7 +83,8 @@ def test_pictures_that_come_seconds_late_at_first_do_not_silence_the_rest() -> N
     timeline, moments = Timeline(), []
     for number in range(400):
         now_s = number * 0.02
-        timeline.add_audio(number * PACKET, sound(number * PACKET, PACKET), arrival_s=now_s + AUDIO_HELD_S)
+        arrival_s = now_s - AUDIO_LEAD_S + AUDIO_HELD_S
+        timeline.add_audio(number * PACKET, sound(number * PACKET, PACKET), arrival_s=arrival_s)
         index, late_s = number // 2, max(0.0, 2.0 - number * 0.02)
         if number % 2 == 0:
             timeline.add_video(index / FPS, picture(index), arrival_s=now_s + VIDEO_HELD_S + late_s)
