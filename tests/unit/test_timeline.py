@@ -30,7 +30,7 @@ def play(
     jitter_s: float = 0.0,
     slow_start_s: float = 0.0,
 ) -> list[Moment]:
-    """The server releases picture t at second t, sound t a lead earlier; receivers have their own zeros and hold back."""
+    """Picture t is released at second t, sound t a lead earlier; receivers count from their own zero and hold back."""
     rng = np.random.default_rng(0)
     events: list[tuple[float, str, int]] = []
     for index in range(video_zero_frames, frames):
