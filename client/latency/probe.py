@@ -16,6 +16,7 @@ LEAD_IN_S = 1.5  # a session needs a moment before its first figure means anythi
 SYLLABLE_S = 0.20
 CLICK_S = 0.06
 SHORTEST_GAP_S, LONGEST_GAP_S = 0.75, 1.15
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 PITCH_HZ = 125.0
 FORMANTS_HZ = (
     (730.0, 90.0, 1.0),
@@ -53,8 +54,8 @@ def make_probe(seconds: float, *, sound: Sound = "syllables", seed: int = 0) -> 
     """A probe of about `seconds`; the same seed gives the same probe.
 
     The gaps are random, so that the whole train matches a delay in one place only. The onsets fall evenly over
-    the 40 ms of a frame: where an onset lies between two frames moves a single figure by up to a frame, and evenly
-    spread it moves their median by a frame over their number.
+    the 40 ms of a frame, in every part of the run (steps of the golden ratio): where an onset lies between two
+    frames moves a single figure by up to a frame, and evenly spread it does not move their mean.
     """
     rng = np.random.default_rng(seed)
     count = int((seconds - LEAD_IN_S) / ((SHORTEST_GAP_S + LONGEST_GAP_S) / 2))
@@ -62,7 +63,7 @@ def make_probe(seconds: float, *, sound: Sound = "syllables", seed: int = 0) -> 
         raise ValueError(
             f"{seconds:g} s leave no room for a probe; measure for at least {LEAD_IN_S + 1:g} s."
         )
-    phases = rng.permutation((np.arange(count) + rng.uniform(size=count)) / count) * FRAME_S
+    phases = (rng.uniform() + GOLDEN_RATIO * np.arange(count)) % 1 * FRAME_S
     onsets, at = [], LEAD_IN_S
     for phase in phases:
         onsets.append(np.ceil(at / FRAME_S) * FRAME_S + phase)

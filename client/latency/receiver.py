@@ -1,4 +1,8 @@
-"""One measurement over WebRTC without a browser: says the probe, and writes down what comes back when."""
+"""One measurement over WebRTC without a browser: says the probe, and writes down what comes back when.
+
+Times are those at which a picture or a sound had come in whole: what aiortc's own buffers hold back on top is taken
+off, as no viewer's receiver has them; a screen's or a sound card's delay is not in them either.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from client.latency.endpoints import Endpoint
 from client.latency.probe import Probe
 from client.latency.recording import SIDE, Recording
 from client.microphone import as_pcm16
+from client.timeline import AUDIO_HELD_S, VIDEO_HELD_S
 from stream.protocol import SAMPLE_RATE
 
 PACKET = SAMPLE_RATE // 50
@@ -108,7 +113,7 @@ async def _watch(track: MediaStreamTrack, recording: Recording, seen: asyncio.Ev
     with contextlib.suppress(MediaStreamError):
         while True:
             frame = await track.recv()
-            at = time.monotonic()
+            at = time.monotonic() - VIDEO_HELD_S
             if isinstance(frame, av.VideoFrame):
                 small = frame.reformat(width=SIDE, height=SIDE, format="gray").to_ndarray()
                 recording.frame_s.append(at)
@@ -121,7 +126,7 @@ async def _listen(track: MediaStreamTrack, recording: Recording) -> None:
     with contextlib.suppress(MediaStreamError):
         while True:
             frame = await track.recv()
-            at = time.monotonic()
+            at = time.monotonic() - AUDIO_HELD_S
             if not isinstance(frame, av.AudioFrame):
                 continue
             pcm = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0].astype(np.int16)

@@ -30,8 +30,8 @@ LOUD = 2_000  # of int16
 HOLD_S = 0.06  # a mouth stays open between two periods of a voice
 HOLD_SAMPLES = round(HOLD_S * SAMPLE_RATE)
 HEARING_S = 0.04  # an echo is cut into packets: it needs that much of the future
-WIDTH, HEIGHT = 192, 192
-MOUTH_ROWS, MOUTH_COLUMNS = slice(120, 150), slice(70, 122)
+SIDE = 96  # small: six sessions at once must not make each other late
+MOUTH_ROWS, MOUTH_COLUMNS = slice(60, 75), slice(35, 61)
 
 
 class Description(BaseModel):
@@ -131,16 +131,16 @@ class Echo(MediaStreamTrack):
 
 
 def _face(open_: bool) -> np.ndarray:
-    """uint8 [HEIGHT, WIDTH]: a bright oval with eyes and a mouth that is a line or a hole."""
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    face = np.where(((rows - 96) / 84) ** 2 + ((columns - 96) / 64) ** 2 < 1, 190, 60)
-    for centre in (70, 122):
-        face[(rows - 76) ** 2 + (columns - centre) ** 2 < 64] = 40
+    """uint8 [SIDE, SIDE]: a bright oval with eyes and a mouth that is a line or a hole."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    face = np.where(((rows - 48) / 42) ** 2 + ((columns - 48) / 32) ** 2 < 1, 190, 60)
+    for centre in (35, 61):
+        face[(rows - 38) ** 2 + (columns - centre) ** 2 < 16] = 40
     mouth = face[MOUTH_ROWS, MOUTH_COLUMNS]
     if open_:
         mouth[:] = 30
     else:
-        mouth[13:17] = 90
+        mouth[6:9] = 90
     return face.astype(np.uint8)
 
 

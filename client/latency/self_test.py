@@ -23,7 +23,7 @@ from client.latency.receiver import record
 DELAYS_MS = (0.0, 50.0, 120.0, 300.0)
 JITTER_MS = 20.0
 JITTER_DELAY_MS = 120.0
-SECONDS = 24.0
+SECONDS = 14.0
 START_TIMEOUT_S = 30.0
 SLOPE_TOLERANCE = 0.02
 OFFSET_TOLERANCE_MS = 5.0
@@ -72,28 +72,27 @@ class SelfTest:
 
 
 async def self_test(*, seconds: float = SECONDS, show: Callable[[str], None] = lambda _: None) -> SelfTest:
-    """All sessions at once, against one reference server in its own process.
+    """Five sessions at a time, against one reference server in its own process.
 
     Raises:
         ClientError: the reference server does not start, or a session does not connect.
     """
     async with reference_server() as url:
-        runs = [
-            *(
-                _run(f"{url}?delay_ms={delay}", seconds, show, seed=number)
-                for number, delay in enumerate(DELAYS_MS)
-            ),
-            _run(f"{url}?delay_ms={JITTER_DELAY_MS}&jitter_ms={JITTER_MS}", seconds, show, seed=11),
-            _run(f"{url}?delay_ms=50&muted=1", seconds, show, seed=12),
-        ]
-        *steady, jittery, muted = await asyncio.gather(*runs)
-    return evaluate(steady, jittery, muted)
+        delayed = [f"{url}?delay_ms={delay}" for delay in DELAYS_MS]
+        # Sessions that start later find their processes busier: the second half goes the other way round.
+        first = await _all(
+            [*delayed, f"{url}?delay_ms={JITTER_DELAY_MS}&jitter_ms={JITTER_MS}"], seconds, show
+        )
+        second = await _all([*delayed[::-1], f"{url}?delay_ms=50&muted=1"], seconds, show, seed=1)
+    count = len(DELAYS_MS)
+    steady = [[a, b] for a, b in zip(first[:count], second[count - 1 :: -1], strict=True)]
+    return evaluate(steady, first[-1], second[-1])
 
 
-def evaluate(steady: list[Detections], jittery: Detections, muted: Detections) -> SelfTest:
-    """`steady`: one run for each of DELAYS_MS."""
-    seen = [_settled(found.mouth_to_photon_ms) for found in steady]
-    heard = [_settled(found.mouth_to_ear_ms) for found in steady]
+def evaluate(steady: list[list[Detections]], jittery: Detections, muted: Detections) -> SelfTest:
+    """`steady`: the runs of each of DELAYS_MS."""
+    seen = [_settled(*(found.mouth_to_photon_ms for found in runs)) for runs in steady]
+    heard = [_settled(*(found.mouth_to_ear_ms for found in runs)) for runs in steady]
     slope, offset, error = _line(seen)
     sound_slope, sound_offset, _ = _line(heard)
     # Of the spread that is seen, the frame's own part is in every run.
@@ -116,8 +115,8 @@ def evaluate(steady: list[Detections], jittery: Detections, muted: Detections) -
     )
 
 
-def _settled(values_ms: np.ndarray) -> np.ndarray:
-    values_ms = values_ms[BLIND_SOUNDS:]
+def _settled(*runs_ms: np.ndarray) -> np.ndarray:
+    values_ms = np.concatenate([values_ms[BLIND_SOUNDS:] for values_ms in runs_ms])
     return np.asarray(values_ms[np.isfinite(values_ms)])
 
 
@@ -134,11 +133,21 @@ def _line(values: list[np.ndarray]) -> tuple[float, float, float]:
     return float(slope), float(offset), error
 
 
-async def _run(url: str, seconds: float, show: Callable[[str], None], *, seed: int) -> Detections:
+async def _all(
+    urls: list[str], seconds: float, show: Callable[[str], None], *, seed: int = 0
+) -> list[Detections]:
+    """One session for each address, side by side; the first one's progress is shown."""
+    shows = [show, *[lambda _: None] * (len(urls) - 1)]
+    seeds = range(seed * len(urls), (seed + 1) * len(urls))
+    runs = (_run(url, seconds, each, seed) for url, each, seed in zip(urls, shows, seeds, strict=True))
+    return await asyncio.gather(*runs)
+
+
+async def _run(url: str, seconds: float, show: Callable[[str], None], seed: int) -> Detections:
     probe = make_probe(seconds, seed=seed)
     endpoint = OfferEndpoint(url)
     try:
-        recording = await record(endpoint, probe, progress=show if seed == 0 else lambda _: None)
+        recording = await record(endpoint, probe, progress=show)
     finally:
         await endpoint.aclose()
     return await asyncio.to_thread(detect, recording, probe)
