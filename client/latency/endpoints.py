@@ -55,6 +55,9 @@ class Endpoint(ABC):
     async def open(self, microphone: MediaStreamTrack, on_track: OnTrack) -> None:
         """Connect; returns once the connection stands. Raises `ClientError`."""
 
+    async def began(self, first_sound_s: float) -> None:  # noqa: B027 - most need nothing here
+        """Told when the first sound is spoken (monotonic clock); only the self-test's server wants to know."""
+
     async def aclose(self) -> None:
         for connection in self._connections:
             with contextlib.suppress(TimeoutError):

@@ -41,13 +41,14 @@ class ProbeTrack(MediaStreamTrack):
         self._position = 0
         self.spoken_s = np.nan
         """When the first sample is captured; known from the first packet on."""
-        self.finished = asyncio.Event()
+        self.started, self.finished = asyncio.Event(), asyncio.Event()
 
     async def recv(self) -> av.AudioFrame:
         if self.readyState != "live":
             raise MediaStreamError
         if self._position == 0:
             self.spoken_s = time.monotonic()
+            self.started.set()
         ahead_s = self.spoken_s + (self._position + PACKET) / SAMPLE_RATE - time.monotonic()
         if ahead_s > 0:
             await asyncio.sleep(ahead_s)
@@ -87,6 +88,8 @@ async def record(
                 await seen.wait()
         if not recording.frame_s:
             raise ConnectionLostError(f"{endpoint.url} is connected, but sent no picture for 20 s.")
+        await microphone.started.wait()
+        await endpoint.began(microphone.spoken_s + float(probe.onsets_s[0]))
         while not microphone.finished.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):

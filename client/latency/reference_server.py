@@ -2,8 +2,10 @@
 
     python -m client.latency.reference_server PORT
 
-`POST /offer?delay_ms=120&jitter_ms=10&muted=1` takes and gives `{sdp, type}`. The harness measures itself against
-it, in a process of its own so that the two do not wait for each other.
+`POST /offer?session=a&delay_ms=120&jitter_ms=10&muted=1` takes and gives `{sdp, type}`. `POST /began?session=a&at=S`
+says when the first sound is spoken, on this machine's monotonic clock: delays are counted from there, so that they are
+known exactly, whatever the way here takes. The harness measures itself against it, in a process of its own so that the
+two do not wait for each other.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ PACKET = SAMPLE_RATE // 50
 LOUD = 2_000  # of int16
 HOLD_S = 0.06  # a mouth stays open between two periods of a voice
 HOLD_SAMPLES = round(HOLD_S * SAMPLE_RATE)
-HEARING_S = 0.04  # an echo is cut into packets: it needs that much of the future
+WAY_S = 0.2  # enough for capture, network and this server's own jitter buffer
 SIDE = 96  # small: six sessions at once must not make each other late
 MOUTH_ROWS, MOUTH_COLUMNS = slice(60, 75), slice(35, 61)
 
@@ -40,28 +42,29 @@ class Description(BaseModel):
 
 
 class Voice:
-    """What was heard, on a timeline that is exact to the sample: sample n is due at base + n / 48000 + delay.
+    """What was heard, on a timeline that is exact to the sample: what is spoken at t is due at t + WAY_S + delay.
 
-    base is the earliest arrival while nothing is said: packets that come late later on change nothing.
+    first_s: when the first sound is spoken. Where it lies in what arrives gives all other times.
     """
 
     def __init__(self, *, delay_s: float, jitter_s: float, seed: int) -> None:
         self._delay_s, self._jitter_s = delay_s, jitter_s
         self._rng = np.random.default_rng(seed)
-        self._base_s = np.inf
+        self.first_s = np.nan
+        self._base_s = np.nan
         self._pcm = np.zeros(0, np.int16)
         self._openings: list[tuple[float, float]] = []
         self._last_loud = -HOLD_SAMPLES
 
     def push(self, position: int, pcm: np.ndarray) -> None:
         """int16 samples from `position` on."""
-        if not self._openings:
-            self._base_s = min(self._base_s, time.monotonic() - position / SAMPLE_RATE)
         padded = np.zeros(max(len(self._pcm), position + len(pcm)), np.int16)
         padded[: len(self._pcm)] = self._pcm
         padded[position : position + len(pcm)] = pcm
         self._pcm = padded
         for at in (position + np.flatnonzero(np.abs(pcm.astype(int)) > LOUD)).tolist():
+            if not np.isfinite(self._base_s):
+                self._base_s = self.first_s - at / SAMPLE_RATE + WAY_S
             due = self._base_s + at / SAMPLE_RATE + self._delay_s
             if (
                 at - self._last_loud >= HOLD_SAMPLES
@@ -122,7 +125,7 @@ class Echo(MediaStreamTrack):
         if self.readyState != "live":
             raise MediaStreamError
         await asyncio.sleep(max(0.0, self._start_s + self._position / SAMPLE_RATE - time.monotonic()))
-        pcm = self._voice.samples(self._start_s + self._position / SAMPLE_RATE - HEARING_S)
+        pcm = self._voice.samples(self._start_s + self._position / SAMPLE_RATE)
         frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
         frame.sample_rate, frame.pts = SAMPLE_RATE, self._position
         frame.time_base = fractions.Fraction(1, SAMPLE_RATE)
@@ -147,6 +150,7 @@ def _face(open_: bool) -> np.ndarray:
 def make_app() -> FastAPI:
     peers: set[RTCPeerConnection] = set()
     tasks: set[asyncio.Task[None]] = set()
+    voices: dict[str, Voice] = {}
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -160,6 +164,7 @@ def make_app() -> FastAPI:
     @app.post("/offer")
     async def offer(
         offered: Description,
+        session: str = "",
         delay_ms: float = 0.0,
         jitter_ms: float = 0.0,
         muted: bool = False,
@@ -167,7 +172,7 @@ def make_app() -> FastAPI:
     ) -> Description:
         peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         peers.add(peer)
-        voice = Voice(delay_s=delay_ms / 1_000, jitter_s=jitter_ms / 1_000, seed=seed)
+        voice = voices[session] = Voice(delay_s=delay_ms / 1_000, jitter_s=jitter_ms / 1_000, seed=seed)
 
         @peer.on("track")
         def on_track(track: MediaStreamTrack) -> None:
@@ -178,6 +183,10 @@ def make_app() -> FastAPI:
         peer.addTrack(Picture(voice, muted=muted))
         await peer.setLocalDescription(await peer.createAnswer())
         return Description(sdp=peer.localDescription.sdp, type=peer.localDescription.type)
+
+    @app.post("/began", status_code=204)
+    async def began(session: str, at: float) -> None:
+        voices[session].first_s = at
 
     return app
 

@@ -1,4 +1,4 @@
-"""A network that loses, delays and reorders: a UDP relay between the two peers, on loopback.
+"""A network that loses, delays and reorders: a UDP relay between the two peers.
 
 It sits in the path because the harness writes its address into the answer and takes the client's own candidates out
 of the offer: all packets of both directions have to pass. So it works with any server and any receiver, and touches
@@ -125,7 +125,7 @@ class Relay:
             lambda: _Port(self._from_client), local_addr=("127.0.0.1", 0)
         )
         self._far, _ = await loop.create_datagram_endpoint(
-            lambda: _Port(self._from_server), local_addr=("127.0.0.1", 0)
+            lambda: _Port(self._from_server), local_addr=("0.0.0.0", 0)
         )
         return self
 
@@ -148,25 +148,21 @@ class Relay:
         """With the relay's address instead of the server's.
 
         Raises:
-            ClientError: the server says no address on this machine.
+            ClientError: the server offers no IPv4 address of its own over UDP.
         """
         assert self._near is not None
-        port = self._near.get_extra_info("sockname")[1]
-        lines = []
-        for line in sdp.splitlines(keepends=True):
-            if line.startswith("a=candidate:"):
-                found = CANDIDATE.match(line)
-                if found and found["protocol"].lower() == "udp" and found["host"] == "127.0.0.1":
-                    self._server = (found["host"], int(found["port"]))
-                    lines.append(f"a=candidate:1 1 udp 2130706431 127.0.0.1 {port} typ host\r\n")
-                continue
-            lines.append(line)
-        if self._server is None:
+        found = [match for match in map(CANDIDATE.match, sdp.splitlines()) if match is not None]
+        if not found:
             raise ClientError(
-                "A network profile needs a server on this machine that answers on 127.0.0.1 "
-                "(for Talkalong: `ice: {loopback: true}`, the default)."
+                "A network profile needs a server that offers an IPv4 address of its own over UDP; this one has none."
             )
-        return "".join(lines)
+        best = next((match for match in found if match["host"] == "127.0.0.1"), found[0])
+        self._server = (best["host"], int(best["port"]))
+        port = self._near.get_extra_info("sockname")[1]
+        relayed = f"a=candidate:1 1 udp 2130706431 127.0.0.1 {port} typ host\r\n"
+        lines = [line for line in sdp.splitlines(keepends=True) if not line.startswith("a=candidate:")]
+        # After each section's own ICE credentials; with BUNDLE the first one counts.
+        return "".join(line + (relayed if line.startswith("a=ice-pwd:") else "") for line in lines)
 
     def _from_client(self, data: bytes, address: Address) -> None:
         self._client = address
