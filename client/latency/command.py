@@ -8,6 +8,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--right", type=int, metavar="FRAMES", help="its look-ahead")
     add(
         "--profile", default="none", metavar="P",
-        help="a bad network in both directions: none, wifi, lte, lossy, or settings such as loss=0.01,delay_ms=40",
+        help="a bad network: none, wifi, lte, lossy, or settings such as loss=0.01,delay_ms=40; delays in both "
+        "directions, losses on the way up",
     )  # fmt: skip
     add("--uplink", metavar="P", help="the network from the microphone to the server, if it differs")
     add("--downlink", metavar="P", help="the network back, if it differs")
@@ -102,7 +104,18 @@ async def _measure(args: argparse.Namespace) -> int:
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
     """One run with the command line's settings; its report."""
-    up, down = (parse_profile(text or args.profile) for text in (args.uplink, args.downlink))
+    up = parse_profile(args.uplink or args.profile)
+    # A profile's losses are met on the way up: see the error below.
+    down = (
+        parse_profile(args.downlink)
+        if args.downlink
+        else replace(parse_profile(args.profile), loss=0, reorder=0)
+    )
+    if down.loss or down.reorder:
+        raise ClientError(
+            "On the way back, losses cannot be measured with this receiver: aiortc's keeps a delay for ever after each "
+            "lost picture, which no browser does. Put the loss on --uplink, or measure in a browser."
+        )
     probe = make_probe(args.seconds, sound=args.sound, seed=args.seed)
     async with contextlib.AsyncExitStack() as stack:
         relay = None

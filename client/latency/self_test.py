@@ -112,8 +112,8 @@ def evaluate(steady: list[list[Detections]], jittery: Detections, muted: Detecti
     slope, offset, error = _line(seen)
     sound_slope, sound_offset, _ = _line(heard)
     # Of the spread that is seen, the frame's own part is in every run.
-    own = float(np.mean([np.var(values) for values in seen]))
-    spread = float(np.var(_settled(jittery.mouth_to_photon_ms)))
+    own = float(np.mean([_deviation(values) ** 2 for values in seen]))
+    spread = _deviation(_settled(jittery.mouth_to_photon_ms)) ** 2
     judged = verdict(muted)
     return SelfTest(
         injected_ms=DELAYS_MS,
@@ -134,6 +134,12 @@ def evaluate(steady: list[list[Detections]], jittery: Detections, muted: Detecti
 def _settled(*runs_ms: np.ndarray) -> np.ndarray:
     values_ms = np.concatenate([values_ms[BLIND_SOUNDS:] for values_ms in runs_ms])
     return np.asarray(values_ms[np.isfinite(values_ms)])
+
+
+def _deviation(values: np.ndarray) -> float:
+    """The standard deviation, as half of what the middle 68 % span: one odd value does not count."""
+    low, high = np.percentile(values, (16, 84)) if len(values) else (0.0, 0.0)
+    return float(high - low) / 2
 
 
 def _line(values: list[np.ndarray]) -> tuple[float, float, float]:
