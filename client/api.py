@@ -65,10 +65,6 @@ class ServerApi:
         response = await self._ask("POST", "/v1/sessions", files=files)
         return response.text, response.headers["Location"]
 
-    async def session_stats(self, path: str) -> dict[str, Any]:
-        """GET {path}/stats: the session's figures, see `stream.protocol.SessionStats`."""
-        return dict((await self._ask("GET", f"{path}/stats")).json())
-
     async def close_session(self, path: str) -> None:
         await self._ask("DELETE", path)
 

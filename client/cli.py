@@ -12,7 +12,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("stream.serve", "run the server and the page"),
     "talk": ("client.talk", "talk through a server with this machine's microphone and speaker"),
     "render": ("pipeline.render", "make a video file from a portrait and a sound file"),
-    "latency": ("client.latency.command", "measure a server from mouth to photon"),
     "devices": ("client.devices", "list microphones and speakers"),
     "benchmark": ("pipeline.benchmark", "measure how fast the model runs here"),
     "evaluate": ("pipeline.evaluation.command", "measure how good a model is, with pictures"),
