@@ -33,8 +33,8 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mouth:
-    """weights [S, S]: what opening looks like, zero outside of the mouth; opening [T]: how far it is open, in units of the
-    typical answer; delay_s: where the answers were found."""
+    """weights [S, S]: what opening looks like, zero outside of the mouth; opening [T]: how far it is open, in units
+    of the typical answer; delay_s: where the answers were found."""
 
     weights: Array
     opening: Array

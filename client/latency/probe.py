@@ -28,7 +28,8 @@ GOLDEN = 0.618033988749895
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Probe:
-    """pcm: int16 [N], 48 kHz mono. onsets_s: float64 [K], when each sound begins in it. sound_s: how long each lasts."""
+    """pcm: int16 [N], 48 kHz mono. onsets_s: float64 [K], when each sound begins in it. sound_s: how long each
+    lasts."""
 
     kind: str
     pcm: npt.NDArray[np.int16]
@@ -53,9 +54,9 @@ def make_probe(
     shortest_gap_s: float = 0.45,
     longest_gap_s: float = 0.85,
 ) -> Probe:
-    """Sounds that begin `shortest_gap_s` to `longest_gap_s` apart, after a second of silence and with half a second of it
-    at the end. The beginnings' phase within a 40 ms frame follows the golden ratio: every stretch of the run samples
-    all phases evenly, whatever phase the server's frames have."""
+    """Sounds that begin `shortest_gap_s` to `longest_gap_s` apart, after a second of silence and with half a second
+    of it at the end. The beginnings' phase within a 40 ms frame follows the golden ratio: every stretch of the run
+    samples all phases evenly, whatever phase the server's frames have."""
     if kind not in KINDS:
         raise ValueError(f"There is no probe '{kind}'; choose one of {', '.join(KINDS)}.")
     if seconds < LEAD_S + 2 * longest_gap_s:
@@ -90,7 +91,8 @@ def _click() -> npt.NDArray[np.int16]:
 
 
 def _syllable(rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    """/pa/: a burst of noise, then an open vowel: glottal pulses through four resonances. Closed lips have to open for it."""
+    """/pa/: a burst of noise, then an open vowel: glottal pulses through four resonances. Closed lips have to open
+    for it."""
     samples = round(SYLLABLE_S * SAMPLE_RATE)
     time_s = np.arange(samples) / SAMPLE_RATE
     pulses = np.zeros(samples)

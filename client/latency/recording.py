@@ -17,10 +17,11 @@ Array = npt.NDArray[np.float64]
 class Recording:
     """All times in seconds of one monotonic clock.
 
-    offered_s: when the offer left; connected_s: when the connection stood; mouth_s: when sample 0 of the probe sounded.
-    frame_s [T]: when each decoded picture was there; gray uint8 [T, S, S]: the pictures, small.
-    packet_s [P]: when each piece of sound was there; packet_start int [P]: its first sample in `heard`, int16 [N] 48 kHz.
-    late_s [M]: how late the harness itself handed over each microphone packet. server: the server's last own figures.
+    offered_s: when the offer left; connected_s: when the connection stood; mouth_s: when sample 0 of the probe
+    sounded. frame_s [T]: when each decoded picture was there; gray uint8 [T, S, S]: the pictures, small.
+    packet_s [P]: when each piece of sound was there; packet_start int [P]: its first sample in `heard`, int16 [N] 48
+    kHz. late_s [M]: how late the harness itself handed over each microphone packet. server: the server's last own
+    figures.
     """
 
     offered_s: float

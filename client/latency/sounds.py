@@ -1,4 +1,5 @@
-"""Finds the probe's sounds in what was heard, by matched filter: their own waveform slid along the returned stream."""
+"""Finds the probe's sounds in what was heard, by matched filter: their own waveform slid along the returned
+stream."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def _low(pcm: npt.NDArray[np.int16]) -> Array:
 
 
 def _match(heard: Array, template: Array) -> tuple[Array, Array]:
-    """Normalised correlation of each place with the template, -1..1 (quiet places count as 0), and the loudness there."""
+    """Normalised correlation of each place with the template, -1..1 (quiet places count as 0), and the loudness
+    there."""
     size = len(template)
     if len(heard) <= size:
         return np.zeros(0), np.zeros(0)

@@ -14,8 +14,8 @@ Array = npt.NDArray[np.float64]
 
 
 def summary(values: Array, *, seed: int = 0) -> dict[str, Any]:
-    """count, mean, min, max and p50, p95, p99, each with its 95 % bootstrap interval: {"count", "p50", "p50_interval": [low,
-    high], ...}; only {"count": 0} where there are no values."""
+    """count, mean, min, max and p50, p95, p99, each with its 95 % bootstrap interval: {"count", "p50",
+    "p50_interval": [low, high], ...}; only {"count": 0} where there are no values."""
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     if len(values) == 0:
@@ -40,7 +40,8 @@ def summary(values: Array, *, seed: int = 0) -> dict[str, Any]:
 
 
 def slope(times: Array, values: Array, *, seed: int = 0) -> dict[str, Any]:
-    """Robust slope (Theil and Sen) of values over times with its 95 % bootstrap interval; {"count": n} below 8 values."""
+    """Robust slope (Theil and Sen) of values over times with its 95 % bootstrap interval; {"count": n} below 8
+    values."""
     good = np.isfinite(values)
     times, values = times[good], values[good]
     if len(values) < 8:
