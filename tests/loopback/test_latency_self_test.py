@@ -1,4 +1,4 @@
-"""The harness against a server whose delays are known. A machine too busy to keep the microphone's time measures nothing."""
+"""The harness against a server whose delays are known. A machine too busy for a microphone measures nothing."""
 
 from __future__ import annotations
 
