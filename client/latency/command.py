@@ -12,6 +12,7 @@ from typing import Any
 from client.errors import ClientError
 from client.latency import comparison, page, report
 from client.latency.adapters import KINDS, Adapter, JsonOfferAdapter, TalkalongAdapter, WhipWhepAdapter
+from client.latency.browser import BrowserReceiver
 from client.latency.measurement import measure
 from client.latency.network import PROFILES, Profile, profile
 from client.latency.probe import KINDS as PROBES
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         add(f"--{name}", type=float, metavar="X", help=f"of the network: {what}")
     add("--rate-kbps", type=float, metavar="X", help="of the network, each way")
+    add("--browser", action="store_true", help="receive in headless Chromium, as people do")
     add(
         "--sweep",
         action="store_true",
@@ -154,9 +156,14 @@ async def measure_once(
 ) -> dict[str, Any]:
     """One run as a report."""
     probe = make_probe(seconds=args.seconds, kind=args.probe, seed=args.seed)
-    recording = await Receiver(adapter(args), probe, profile=conditions, progress=show).record()
+    if args.browser and conditions is not None:
+        raise ClientError("A bad network can be made for the aiortc receiver only: leave out --browser.")
+    if args.browser:
+        recording = await BrowserReceiver(adapter(args), probe, progress=show).record()
+    else:
+        recording = await Receiver(adapter(args), probe, profile=conditions, progress=show).record()
     settings = {
-        "receiver": "aiortc",
+        "receiver": "chromium" if args.browser else "aiortc",
         "url": args.server,
         "adapter": args.adapter,
         "seconds": args.seconds,

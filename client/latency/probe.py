@@ -23,6 +23,7 @@ FORMANTS = (
     (3_400.0, 250.0),
 )  # of /a/: frequency, bandwidth
 PEAK = 16_000.0
+MATCHED_S = 0.06  # of a sound: its beginning decides
 GOLDEN = 0.618033988749895
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.latency.answers import Answers, DelayTrack, silent
-from client.latency.probe import Probe
+from client.latency.probe import MATCHED_S, Probe
 from client.latency.recording import Recording
 from stream.protocol import SAMPLE_RATE
 
@@ -16,7 +16,6 @@ STEP = SAMPLE_RATE // RATE
 LONGEST_S = 3.0
 REACH_S = 0.2
 LOWEST_MATCH = 0.5
-MATCH_S = 0.06  # of a sound: its beginning decides
 
 Array = npt.NDArray[np.float64]
 
@@ -27,7 +26,7 @@ def find_sounds(probe: Probe, recording: Recording) -> Answers:
     if len(recording.packet_s) == 0 or not recording.heard.any():
         return silent(count, "no sound came back")
     heard = _low(recording.heard)
-    template = _low(probe.template())[: round(MATCH_S * RATE)]
+    template = _low(probe.template())[: round(MATCHED_S * RATE)]
     match = _match(heard, template)
     score, loud = match
     at_s = recording.heard_s(np.arange(len(score), dtype=float) * STEP)
