@@ -65,6 +65,10 @@ class ServerApi:
         response = await self._ask("POST", "/v1/sessions", files=files)
         return response.text, response.headers["Location"]
 
+    async def session_stats(self, path: str) -> dict[str, Any]:
+        """The server's own figures of a session (`SessionStats`)."""
+        return dict((await self._ask("GET", f"{path}/stats")).json())
+
     async def close_session(self, path: str) -> None:
         await self._ask("DELETE", path)
 

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "talk": ("client.talk", "talk through a server with this machine's microphone and speaker"),
     "render": ("pipeline.render", "make a video file from a portrait and a sound file"),
     "devices": ("client.devices", "list microphones and speakers"),
+    "latency": ("client.latency.command", "measure mouth to photon, of this or another server"),
     "benchmark": ("pipeline.benchmark", "measure how fast the model runs here"),
     "evaluate": ("pipeline.evaluation.command", "measure how good a model is, with pictures"),
 }

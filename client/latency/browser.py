@@ -1,0 +1,199 @@
+"""The receiver that counts: headless Chromium with a file as its microphone, timed in the page itself.
+
+The moment of a sound is when the page's own microphone track delivers it, of a picture when the browser expects to
+display it, of returned sound when the browser's jitter buffer releases it. Needs Playwright and a Chromium.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import shutil
+import tempfile
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from client.errors import ClientError, ConnectionLostError
+from client.latency.adapters import Adapter
+from client.latency.probe import MATCHED_S, Probe
+from client.latency.recording import Recording
+from stream.protocol import DATA_CHANNEL_LABEL, SAMPLE_RATE
+
+SIDE = 64
+TAIL_S = 2.0
+PROGRESS_S = 0.5
+ORIGIN = "http://localhost:9/"  # never asked: the page is given by the route below, localhost may use the microphone
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+    "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--autoplay-policy=no-user-gesture-required", "--allow-loopback-in-peer-connection",
+    "--disable-features=LocalNetworkAccessChecks",
+)  # fmt: skip
+
+
+class BrowserReceiver:
+    """As `client.latency.receiver.Receiver`, in Chromium."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        probe: Probe,
+        *,
+        progress: Callable[[float, int, dict[str, Any]], None] = lambda *_: None,
+    ) -> None:
+        self._adapter = adapter
+        self._probe = probe
+        self._progress = progress
+        self._frames: list[tuple[float, npt.NDArray[np.uint8]]] = []
+        self._heard: list[list[Any]] = []
+        self._spoken: list[list[Any]] = []
+        self._size = (0, 0)
+
+    async def record(self) -> Recording:
+        """Raises a `ClientError` without Playwright or Chromium, and where the server cannot be reached or hangs
+        up."""
+        try:
+            from playwright.async_api import async_playwright
+        except ImportError as error:
+            raise ClientError("--browser needs Playwright: `pip install playwright`.") from error
+        with tempfile.TemporaryDirectory() as folder:
+            wav = Path(folder) / "probe.wav"
+            await asyncio.to_thread(_write, wav, self._probe.pcm)
+            async with async_playwright() as playwright:
+                browser = await playwright.chromium.launch(
+                    executable_path=chromium_path(),
+                    args=[*FLAGS, f"--use-file-for-fake-audio-capture={wav}%noloop"],
+                )
+                try:
+                    page = await (await browser.new_context(permissions=["microphone"])).new_page()
+                    await page.route(
+                        ORIGIN, lambda route: route.fulfill(body="<body></body>", content_type="text/html")
+                    )
+                    await page.goto(ORIGIN)
+                    await page.add_script_tag(path=Path(__file__).with_name("browser.js"))
+                    return await self._run(page)
+                finally:
+                    await self._adapter.aclose()
+                    await browser.close()
+
+    async def _run(self, page: Any) -> Recording:
+        about = await self._adapter.about()
+        offered_ms = connected_ms = 0.0
+        for leg in ("up", "down") if self._adapter.separate else ("both",):
+            servers = about.get("ice_servers", [])
+            offered_ms, offer = await page.evaluate(
+                "([leg, servers, label]) => harness.offer(leg, servers, label)",
+                [leg, servers, DATA_CHANNEL_LABEL],
+            )
+            answer = await self._adapter.exchange(offer, leg)
+            connected_ms = await page.evaluate("([leg, sdp]) => harness.accept(leg, sdp)", [leg, answer])
+        await page.evaluate("harness.speak()")
+        begun_s = asyncio.get_running_loop().time()
+        figures: dict[str, Any] = {}
+        while (passed_s := asyncio.get_running_loop().time() - begun_s) < self._probe.seconds + TAIL_S:
+            self._progress(min(passed_s, self._probe.seconds), len(self._frames), figures)
+            await asyncio.sleep(PROGRESS_S)
+            await self._take(page)
+        figures = await self._adapter.figures()
+        return self._recording(offered_ms / 1_000, connected_ms / 1_000, figures, about)
+
+    async def _take(self, page: Any) -> None:
+        taken = await page.evaluate("harness.take()")
+        if taken["problem"]:
+            raise ConnectionLostError(f"The session ended in the browser: {taken['problem']}.")
+        for time_ms, gray in taken["frames"]:
+            picture = np.frombuffer(base64.b64decode(gray), np.uint8).reshape(SIDE, SIDE)
+            self._frames.append((time_ms / 1_000, picture))
+        self._heard += taken["heard"]
+        self._spoken += taken["spoken"]
+        self._size = (taken["size"][0], taken["size"][1])
+
+    def _recording(
+        self, offered_s: float, connected_s: float, figures: dict[str, Any], about: dict[str, Any]
+    ) -> Recording:
+        packet_s, starts, heard = _joined(self._heard)
+        frame_s = np.array([time_s for time_s, _ in self._frames])
+        order = np.argsort(frame_s, kind="stable")
+        return Recording(
+            offered_s=offered_s,
+            connected_s=connected_s,
+            mouth_s=spoken_from(self._probe, *_joined(self._spoken)),
+            frame_s=frame_s[order],
+            gray=np.array([gray for _, gray in self._frames], np.uint8).reshape(-1, SIDE, SIDE)[order],
+            packet_s=packet_s,
+            packet_start=starts,
+            heard=heard,
+            server=figures,
+            about=about,
+            size=self._size,
+        )
+
+
+def spoken_from(
+    probe: Probe, packet_s: npt.NDArray[np.float64], starts: npt.NDArray[np.int64], pcm: npt.NDArray[np.int16]
+) -> float:
+    """When sample 0 of the probe sounded at the microphone: its place in what the microphone gave, by content, and
+    the earliest deliveries, each of which ends when its last sample has sounded. Raises `ClientError` if it is not
+    in it."""
+    if len(starts) == 0:
+        raise ClientError("The browser's microphone gave no sound; nothing was measured.")
+    first = round(probe.onsets_s[0] * SAMPLE_RATE)
+    piece = probe.pcm[first : first + round(MATCHED_S * SAMPLE_RATE)].astype(float)
+    size = 1 << int(np.ceil(np.log2(len(pcm) + len(piece))))
+    product = np.fft.irfft(np.fft.rfft(pcm, size) * np.conj(np.fft.rfft(piece, size)), size)[: len(pcm)]
+    place = int(np.argmax(product))
+    found = pcm[place : place + len(piece)].astype(float)
+    norm = float(np.linalg.norm(found) * np.linalg.norm(piece[: len(found)]))
+    if len(found) < len(piece) or product[place] < 0.8 * norm:
+        raise ClientError("The browser's microphone did not carry the probe; nothing was measured.")
+    block = np.diff(np.append(starts, len(pcm)))
+    origin_s = float(np.percentile(packet_s - (starts + block) / SAMPLE_RATE, 10))
+    return float(origin_s + (place - first) / SAMPLE_RATE)
+
+
+def chromium_path() -> str | None:
+    """The system's Chromium; None for Playwright's own."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := shutil.which(name):
+            return found
+    caches = [Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH", "")), Path.home() / ".cache" / "ms-playwright"]
+    for cache in caches:
+        for path in sorted(cache.glob("chromium-*/chrome-linux*/chrome")):
+            return str(path)
+    raise ClientError(
+        "No Chromium was found. Install it: `apt install chromium` or `playwright install chromium`."
+    )
+
+
+def _write(path: Path, pcm: npt.NDArray[np.int16]) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(pcm.tobytes())
+
+
+def _joined(
+    blocks: list[list[Any]],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int16]]:
+    """Arrival in s, first sample and the samples, in a row by the track's own count; gaps are silent."""
+    if not blocks:
+        return np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int16)
+    rate = int(blocks[0][2])
+    if rate != SAMPLE_RATE:
+        raise ClientError(f"The browser's sound has {rate} Hz; only {SAMPLE_RATE} Hz is understood.")
+    pcm = [np.frombuffer(base64.b64decode(data), np.int16) for _, _, _, data in blocks]
+    arrived = np.array([time_ms / 1_000 for time_ms, _, _, _ in blocks])
+    begun = np.array([stamp for _, stamp, _, _ in blocks], float)
+    starts = np.round((begun - begun[0]) * SAMPLE_RATE / 1e6).astype(np.int64)
+    starts = np.maximum.accumulate(starts)
+    joined = np.zeros(int(starts[-1]) + len(pcm[-1]), np.int16)
+    for start, part in zip(starts, pcm, strict=True):
+        joined[start : start + len(part)] = part[: len(joined) - start]
+    return arrived, starts, joined
