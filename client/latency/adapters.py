@@ -1,13 +1,16 @@
 """How servers are called: each adapter turns an offer into an answer. A new kind of server needs one small class
 here.
 
-An adapter has `separate` (True where the microphone goes up on a connection of its own) and the methods of `Adapter`.
+An adapter has `separate` (True where the microphone goes up on a connection of its own), `sound_lead_s` (how much
+earlier than its picture the server sends sound, as its sender reports say: a browser sets the two against each other
+by them) and the methods of `Adapter`.
 docs/latency.md shows how to add one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any, Protocol
 from urllib.parse import urljoin
 
@@ -15,7 +18,7 @@ import httpx
 
 from client.api import ServerApi
 from client.errors import ClientError, ServerRefusedError, ServerUnreachableError
-from stream.protocol import SessionConfig
+from stream.protocol import AUDIO_LEAD_S, SessionConfig
 
 TIMEOUT_S = 15.0
 KINDS = ("talkalong", "json", "whip")
@@ -23,6 +26,7 @@ KINDS = ("talkalong", "json", "whip")
 
 class Adapter(Protocol):
     separate: bool
+    sound_lead_s: float
 
     async def about(self) -> dict[str, Any]:
         """What is known of the server, for the report; {} where it does not say."""
@@ -41,6 +45,7 @@ class TalkalongAdapter:
     """Our own server: POST /v1/sessions."""
 
     separate = False
+    sound_lead_s = AUDIO_LEAD_S
 
     def __init__(self, url: str, *, config: SessionConfig, token: str | None = None) -> None:
         self._api = ServerApi(url, token=token)
@@ -69,6 +74,7 @@ class JsonOfferAdapter:
     shape."""
 
     separate = False
+    sound_lead_s = 0.0
 
     def __init__(self, url: str, *, extra: dict[str, Any] | None = None, token: str | None = None) -> None:
         self._url = url
@@ -95,12 +101,16 @@ class JsonOfferAdapter:
 
 
 class WhipWhepAdapter:
-    """The microphone goes up by WHIP (RFC 9725), sound and picture come down by WHEP."""
+    """The microphone goes up by WHIP (RFC 9725), sound and picture come down by WHEP.
+
+    whep_url: None where the WHIP answer has a Link to it.
+    """
 
     separate = True
+    sound_lead_s = 0.0
 
-    def __init__(self, whip_url: str, whep_url: str, *, token: str | None = None) -> None:
-        self._urls = {"up": whip_url, "down": whep_url}
+    def __init__(self, whip_url: str, whep_url: str | None = None, *, token: str | None = None) -> None:
+        self._whip_url, self._whep_url = whip_url, whep_url
         self._http = httpx.AsyncClient(timeout=TIMEOUT_S, headers=_bearer(token))
         self._places: list[str] = []
 
@@ -108,8 +118,14 @@ class WhipWhepAdapter:
         return {}
 
     async def exchange(self, offer: str, leg: str) -> str:
-        url = self._urls[leg]
+        url = self._whip_url if leg == "up" else self._whep_url
+        if url is None:
+            raise ClientError(
+                f"{self._whip_url} did not say where the picture is played from (a Link of WHEP); give it with --whep."
+            )
         response = await _post(self._http, url, content=offer, headers={"Content-Type": "application/sdp"})
+        if leg == "up" and self._whep_url is None and (link := _whep_link(response.headers.get("Link", ""))):
+            self._whep_url = urljoin(url, link)
         if place := response.headers.get("Location"):
             self._places.append(urljoin(url, place))
         return response.text
@@ -122,6 +138,12 @@ class WhipWhepAdapter:
             with contextlib.suppress(httpx.HTTPError):
                 await self._http.delete(place)
         await self._http.aclose()
+
+
+def _whep_link(header: str) -> str | None:
+    """The target of the link whose relation names WHEP (RFC 8288)."""
+    links = re.findall(r"<([^>]*)>([^,<]*)", header)
+    return next((target for target, parameters in links if "urn:ietf:params:whep" in parameters), None)
 
 
 def _bearer(token: str | None) -> dict[str, str]:

@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="talkalong",
         help="how the server is called (default: %(default)s)",
     )
-    add("--whep", metavar="URL", help="with --adapter whip: where the picture is played from")
+    add(
+        "--whep",
+        metavar="URL",
+        help="with --adapter whip: where the picture is played from, if the answer has no Link to it",
+    )
     add("--token", metavar="T", help="the server's bearer token, if it asks for one")
     add("--portrait", metavar="ID", help="a portrait of the server")
     add("--hop-frames", type=int, metavar="N", help="of the session, instead of the server's own")
@@ -189,8 +193,6 @@ def adapter(args: argparse.Namespace) -> Adapter:
     if args.adapter == "json":
         return JsonOfferAdapter(args.server, token=args.token)
     if args.adapter == "whip":
-        if not args.whep:
-            raise ClientError("--adapter whip needs --whep URL: where the server's picture is played from.")
         return WhipWhepAdapter(args.server, args.whep, token=args.token)
     config = SessionConfig(portrait=args.portrait, hop_frames=args.hop_frames, right_frames=args.right_frames)
     return TalkalongAdapter(args.server, config=config, token=args.token)

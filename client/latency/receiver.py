@@ -189,7 +189,8 @@ class Receiver:
             now = time.monotonic()
             assert isinstance(frame, av.AudioFrame)
             pcm = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0]
-            self._packets.append((now, frame.pts or 0, pcm.astype(np.int16)))
+            due_s = now + self._adapter.sound_lead_s
+            self._packets.append((due_s, frame.pts or 0, pcm.astype(np.int16)))
 
     async def _watch(self, track: MediaStreamTrack) -> None:
         while True:
