@@ -21,7 +21,9 @@ async def test_chromium_measures_what_was_injected(chromium: str) -> None:
     photon, ear = [], []
     async with reference_server() as url:
         for delay in DELAYS_MS:
-            recording = await BrowserReceiver(JsonOfferAdapter(url, extra={"delay_ms": delay}), probe).record()
+            recording = await BrowserReceiver(
+                JsonOfferAdapter(url, extra={"delay_ms": delay}), probe
+            ).record()
             figures = await asyncio.to_thread(measure, probe, recording)
             if figures["frames"]["jitter_ms"].get("p95", 0) > 25:
                 pytest.skip("this machine is too busy for a browser")
