@@ -21,13 +21,15 @@ import numpy.typing as npt
 
 from client.errors import ClientError, ConnectionLostError
 from client.latency.adapters import Adapter
-from client.latency.probe import MATCHED_S, Probe
+from client.latency.probe import Probe
 from client.latency.recording import Recording
 from stream.protocol import DATA_CHANNEL_LABEL, SAMPLE_RATE
 
 SIDE = 64
 TAIL_S = 2.0
 PROGRESS_S = 0.5
+LOWEST_MATCH = 0.3
+GAP_S = 0.03  # of the track's own count, before it is believed
 ORIGIN = "http://localhost:9/"  # never asked: the page is given by the route below, localhost may use the microphone
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
@@ -143,18 +145,16 @@ def spoken_from(
     in it."""
     if len(starts) == 0:
         raise ClientError("The browser's microphone gave no sound; nothing was measured.")
-    first = round(probe.onsets_s[0] * SAMPLE_RATE)
-    piece = probe.pcm[first : first + round(MATCHED_S * SAMPLE_RATE)].astype(float)
-    size = 1 << int(np.ceil(np.log2(len(pcm) + len(piece))))
-    product = np.fft.irfft(np.fft.rfft(pcm, size) * np.conj(np.fft.rfft(piece, size)), size)[: len(pcm)]
+    size = 1 << int(np.ceil(np.log2(len(pcm) + len(probe.pcm))))
+    product = np.fft.irfft(np.fft.rfft(pcm, size) * np.conj(np.fft.rfft(probe.pcm, size)), size)
     place = int(np.argmax(product))
-    found = pcm[place : place + len(piece)].astype(float)
-    norm = float(np.linalg.norm(found) * np.linalg.norm(piece[: len(found)]))
-    if len(found) < len(piece) or product[place] < 0.8 * norm:
+    most = float(product[place])
+    if most < LOWEST_MATCH * float(np.sum(np.square(probe.pcm.astype(float)))):
         raise ClientError("The browser's microphone did not carry the probe; nothing was measured.")
+    place -= size * (place > size // 2)  # the page began to listen after the probe had begun
     block = np.diff(np.append(starts, len(pcm)))
     origin_s = float(np.percentile(packet_s - (starts + block) / SAMPLE_RATE, 10))
-    return float(origin_s + (place - first) / SAMPLE_RATE)
+    return float(origin_s + place / SAMPLE_RATE)
 
 
 def chromium_path() -> str | None:
@@ -182,18 +182,22 @@ def _write(path: Path, pcm: npt.NDArray[np.int16]) -> None:
 def _joined(
     blocks: list[list[Any]],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int16]]:
-    """Arrival in s, first sample and the samples, in a row by the track's own count; gaps are silent."""
+    """Arrival in s, first sample and the samples at 48 kHz, in a row by the track's own count; gaps are silent."""
     if not blocks:
         return np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int16)
     rate = int(blocks[0][2])
-    if rate != SAMPLE_RATE:
-        raise ClientError(f"The browser's sound has {rate} Hz; only {SAMPLE_RATE} Hz is understood.")
     pcm = [np.frombuffer(base64.b64decode(data), np.int16) for _, _, _, data in blocks]
     arrived = np.array([time_ms / 1_000 for time_ms, _, _, _ in blocks])
-    begun = np.array([stamp for _, stamp, _, _ in blocks], float)
-    starts = np.round((begun - begun[0]) * SAMPLE_RATE / 1e6).astype(np.int64)
-    starts = np.maximum.accumulate(starts)
+    starts, end = np.zeros(len(blocks), np.int64), 0
+    for index, (_, stamp, _, _) in enumerate(blocks):
+        counted = round((stamp - blocks[0][1]) * rate / 1e6)
+        starts[index] = counted if counted - end > GAP_S * rate else end
+        end = int(starts[index]) + len(pcm[index])
     joined = np.zeros(int(starts[-1]) + len(pcm[-1]), np.int16)
     for start, part in zip(starts, pcm, strict=True):
         joined[start : start + len(part)] = part[: len(joined) - start]
+    if rate != SAMPLE_RATE:  # of Chromium's made-up microphone
+        wanted = np.arange(len(joined) * SAMPLE_RATE // rate) * (rate / SAMPLE_RATE)
+        joined = np.interp(wanted, np.arange(len(joined)), joined).astype(np.int16)
+        starts = np.round(starts * (SAMPLE_RATE / rate)).astype(np.int64)
     return arrived, starts, joined

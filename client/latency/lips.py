@@ -54,6 +54,8 @@ def find_openings(probe: Probe, recording: Recording) -> tuple[Answers, Mouth | 
     if count < 2 * LEARN_AT_LEAST:
         return silent(count, f"{count} sounds are too few; at least {2 * LEARN_AT_LEAST} are needed"), None
     split = int(np.searchsorted(recording.frame_s, asked_s[learned]))
+    if min(split, frames - split) < 20:
+        return silent(count, "the pictures do not cover the sounds"), None
     delays_s = np.arange(0.0, LONGEST_S, STEP_S)
     asked = _expected(recording.frame_s, asked_s, probe.sound_s, delays_s)
     effect = _normalised(asked[:, :split]) @ change[:split]
@@ -62,7 +64,7 @@ def find_openings(probe: Probe, recording: Recording) -> tuple[Answers, Mouth | 
     weights = effect[np.argmax(strength)]
     weights = np.where(np.abs(weights) >= REGION * np.abs(weights).max(), weights, 0.0)
     opening = change @ weights
-    rest = _normalised(asked[:, split:]) @ _normalised(opening[None, split:])[0]
+    rest = _normalised(_widened(asked)[:, split:]) @ _normalised(_widened(opening[None])[:, split:])[0]
     confidence = float(rest[np.argmin(np.abs(delays_s - delay_s))])
     agrees = abs(float(delays_s[np.argmax(rest)]) - delay_s) <= AGREEMENT_S
     side = recording.gray.shape[1]
@@ -141,6 +143,12 @@ def _expected(frame_s: Array, asked_s: Array, sound_s: float, delays_s: Array) -
         )
         rows.append(((since >= 0) & (since < lasting_s)).astype(float))
     return np.array(rows)
+
+
+def _widened(rows: Array) -> Array:
+    """The largest of each three neighbours: a flash of one picture may be shown a picture early or late."""
+    padded = np.pad(rows, ((0, 0), (1, 1)), mode="edge")
+    return np.asarray(np.maximum(np.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:]))
 
 
 def _normalised(rows: Array) -> Array:

@@ -150,8 +150,8 @@ def _region(weights: Array) -> dict[str, list[float]] | None:
         return None
     side = len(weights)
     return {
-        "rows": [round(rows.min() / side, 3), round((rows.max() + 1) / side, 3)],
-        "columns": [round(columns.min() / side, 3), round((columns.max() + 1) / side, 3)],
+        "rows": [round(int(rows.min()) / side, 3), round((int(rows.max()) + 1) / side, 3)],
+        "columns": [round(int(columns.min()) / side, 3), round((int(columns.max()) + 1) / side, 3)],
     }
 
 
