@@ -16,6 +16,8 @@ from client.latency.statistics import slope, summary
 from stream.protocol import FPS
 
 STARTUP_S = 5.0
+# A picture stands on the screen for a whole frame: its middle is compared with the sound.
+MEAN_PHASE_MS = 500 / FPS
 FEWEST = 10
 FREEZE_EXTRA_MS = 150.0  # WebRTC's own definition: three frames, or one and 150 ms, whichever is longer
 HARNESS_LATE_MS = 10.0
@@ -30,8 +32,7 @@ def measure(probe: Probe, recording: Recording) -> dict[str, Any]:
     asked_s = recording.mouth_s + probe.onsets_s
     photon = 1_000 * (lips.time_s - asked_s)
     ear = 1_000 * (ears.time_s - asked_s)
-    # A picture stands on the screen for a whole frame: its middle is compared with the sound.
-    skew = photon + 500 / FPS - ear
+    skew = photon + MEAN_PHASE_MS - ear
     problems = [*_complaints(lips, ears, probe), *_strain(recording)]
     return {
         "mouth_to_photon_ms": phases(probe.onsets_s, photon),

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from client.latency import report as reports
+from client.latency.measurement import MEAN_PHASE_MS
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 190, 46, 30
+WIDTH, HEIGHT, LEFT, BOTTOM = 640, 190, 46, 32
 BUDGET_PARTS = ("hop_ms", "right_context_ms", "step_allowance_ms", "margin_ms", "floor_ms")
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #68758a; --line: #d5dbe4; --bar: #3b78c4; --paper: #fff; }
@@ -37,6 +38,9 @@ def render(report: dict[str, Any]) -> str:
     parts.append(f"<pre>{html.escape(reports.table(report))}</pre>")
     parts += ["<h2>Mouth to photon</h2>", histogram([value for _, value in photon], "ms")]
     parts += ["<h2>Mouth to ear</h2>", histogram(ear, "ms")]
+    pairs = zip(samples["mouth_to_photon_ms"], samples["mouth_to_ear_ms"], strict=True)
+    after = [seen + MEAN_PHASE_MS - heard for seen, heard in pairs if seen is not None and heard is not None]
+    parts += ["<h2>Picture after sound</h2>", histogram(after, "ms")]
     parts += ["<h2>Over the run</h2>", scatter(photon, "s into the run", "ms from mouth to photon")]
     if report["budget"]:
         parts += ["<h2>The server's budget beside what was measured</h2>", _budget(report)]
@@ -58,10 +62,13 @@ def render_sweep(rows: list[tuple[float, dict[str, Any]]]) -> str:
     return _document("Latency over loss", "\n".join(parts))
 
 
-def histogram(values: list[float], unit: str, *, bins: int = 40) -> str:
+def histogram(values: list[float], unit: str) -> str:
+    """Counts in at most 40 bins, of 2 ms or a rounder number."""
     if not values:
         return "<p>No values.</p>"
-    counts, edges = np.histogram(values, bins=bins)
+    width = _round_step(max(max(values) - min(values), 40.0), 40)
+    edges = width * np.arange(np.floor(min(values) / width), np.floor(max(values) / width) + 2)
+    counts, _ = np.histogram(values, edges)
     across = _scale(float(edges[0]), float(edges[-1]), LEFT, WIDTH - 10)
     up = _scale(0, float(counts.max()), HEIGHT - BOTTOM, 12)
     shapes = [
@@ -115,17 +122,29 @@ def _scale(low: float, high: float, first: float, last: float) -> Any:
     return lambda value: first + (value - low) / span * (last - first)
 
 
+def _round_step(span: float, most: int) -> float:
+    """The smallest 1, 2 or 5 times a power of ten that cuts the span into no more than `most`."""
+    power = 10.0 ** np.floor(np.log10(span / most))
+    return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.999 * span / most))
+
+
+def _round_values(low: float, high: float, most: int) -> list[float]:
+    step = _round_step((high - low) or 1.0, most)
+    numbers = np.arange(np.ceil(low / step), np.floor(high / step + 1e-9) + 1)
+    return [float(value) + 0.0 for value in step * numbers]  # + 0.0: no "-0"
+
+
 def _axes(x_low: float, x_high: float, y_low: float, y_high: float, unit_x: str, unit_y: str) -> list[str]:
     base = HEIGHT - BOTTOM
     across, up = _scale(x_low, x_high, LEFT, WIDTH - 10), _scale(y_low, y_high, base, 12)
     shapes = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH - 10}" y1="{base}" y2="{base}"/>']
-    for value in np.linspace(x_low, x_high, 6):
+    for value in _round_values(x_low, x_high, 6):
         shapes.append(
             f'<text text-anchor="middle" x="{across(value):.1f}" y="{base + 14}">{value:.4g}</text>'
         )
-    for value in np.linspace(y_low, y_high, 4):
+    for value in _round_values(y_low, y_high, 4):
         shapes.append(f'<text text-anchor="end" x="{LEFT - 5}" y="{up(value) + 4:.1f}">{value:.4g}</text>')
-    shapes.append(f'<text text-anchor="end" x="{WIDTH - 10}" y="{HEIGHT - 3}">{html.escape(unit_x)}</text>')
+    shapes.append(f'<text text-anchor="end" x="{WIDTH - 10}" y="{HEIGHT - 2}">{html.escape(unit_x)}</text>')
     shapes.append(f'<text x="{LEFT + 4}" y="22">{html.escape(unit_y)}</text>')
     return shapes
 

@@ -70,7 +70,7 @@ def write(report: dict[str, Any], path: Path) -> None:
 def table(report: dict[str, Any]) -> str:
     """For the terminal."""
     figures = report["figures"]
-    lines = [f"{'':24}{'p50':>9}{'p95':>9}{'p99':>9}{'95 % of p50':>18}{'n':>7}"]
+    lines = [f"{'':30}{'p50':>9}{'p95':>9}{'p99':>9}{'95 % of p50':>18}{'n':>7}"]
     for label, name in (("mouth to photon", "mouth_to_photon_ms"), ("mouth to ear", "mouth_to_ear_ms"),
                         ("picture after sound", "skew_ms")):  # fmt: skip
         for phase in ("startup", "steady"):
@@ -80,17 +80,19 @@ def table(report: dict[str, Any]) -> str:
     lines.append(_row("frame jitter", frames["jitter_ms"]))
     lines.append("")
     first = figures["first_frame_ms"]
-    lines.append(f"first frame after offer {first:9.0f} ms" if first is not None else "no frame came")
-    lines.append(f"frame rate              {frames['fps']:9.2f} fps, {frames['freezes']} freezes")
+    lines.append(f"first frame after offer       {first:9.0f} ms" if first is not None else "no frame came")
+    lines.append(f"frame rate                    {frames['fps']:9.2f} fps, {frames['freezes']} freezes")
     if figures["deadlines"]:
         missed = figures["deadlines"]
         lines.append(
-            f"missed deadlines        {100 * missed['ratio']:9.2f} % ({missed['missed']} of {missed['sent']})"
+            f"missed deadlines              {100 * missed['ratio']:9.2f} % ({missed['missed']} of {missed['sent']})"
         )
     drift = figures["drift_ms_per_hour"]["mouth_to_photon"]
     if "slope" in drift:
         low, high = drift["interval"]
-        lines.append(f"drift                   {drift['slope']:9.0f} ms per hour ({low:.0f} to {high:.0f})")
+        lines.append(
+            f"drift                         {drift['slope']:9.0f} ms per hour ({low:.0f} to {high:.0f})"
+        )
     lips, ears = figures["detection"]["lips"], figures["detection"]["ears"]
     lines.append(
         f"found of {figures['detection']['sounds']} sounds: lips {lips['found']} ({lips['false']} false), "
@@ -108,10 +110,10 @@ def table(report: dict[str, Any]) -> str:
 
 def _row(label: str, found: dict[str, Any]) -> str:
     if not found.get("count"):
-        return f"{label:24}{'–':>9}"
+        return f"{label:30}{'–':>9}"
     low, high = found["p50_interval"]
     return (
-        f"{label:24}{found['p50']:9.1f}{found['p95']:9.1f}{found['p99']:9.1f}"
+        f"{label:30}{found['p50']:9.1f}{found['p95']:9.1f}{found['p99']:9.1f}"
         f"{f'{low:.1f} to {high:.1f}':>18}{found['count']:7d}"
     )
 

@@ -97,7 +97,7 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
     result = made()
     text = page.render(result)
     assert not re.search(r"(?:src|href)=|url\(|@import", text)
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 5
     assert "mouth to photon" in report.table(result)
     assert "<svg" in page.render_sweep([(0.0, result), (0.01, result)])
 
