@@ -1,7 +1,8 @@
-"""Any audio file as 48 kHz mono PCM, in pieces."""
+"""Audio files: any as 48 kHz mono PCM in pieces, and PCM as WAV."""
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,3 +31,12 @@ def read_pcm(path: Path) -> Iterator[npt.NDArray[np.int16]]:
                 yield piece.to_ndarray()[0]
         for piece in resampler.resample(None):
             yield piece.to_ndarray()[0]
+
+
+def write_wav(path: Path, pcm: npt.NDArray[np.int16]) -> None:
+    """int16 [N] at 48 kHz as a mono WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(pcm.tobytes())

@@ -30,6 +30,15 @@ def as_pcm16(pcm: npt.NDArray[np.generic]) -> npt.NDArray[np.int16]:
     raise ValueError(f"PCM has the type {pcm.dtype}; it must be int16, or float between -1 and 1.")
 
 
+def audio_frame(pcm: npt.NDArray[np.int16], position: int) -> av.AudioFrame:
+    """int16 [N] at 48 kHz mono as a frame that begins at sample `position` of its track."""
+    frame = av.AudioFrame.from_ndarray(pcm[None, :], format="s16", layout="mono")
+    frame.sample_rate = SAMPLE_RATE
+    frame.time_base = fractions.Fraction(1, SAMPLE_RATE)
+    frame.pts = position
+    return frame
+
+
 class MicrophoneTrack(MediaStreamTrack):
     """20 ms packets at 48 kHz mono; silence while nothing was pushed, because the connection must not pause.
 
@@ -74,9 +83,6 @@ class MicrophoneTrack(MediaStreamTrack):
         taken, self._pcm = self._pcm[:PACKET_SAMPLES], self._pcm[PACKET_SAMPLES:]
         packet[: len(taken)] = taken
         self._room.set()
-        frame = av.AudioFrame.from_ndarray(packet[None, :], format="s16", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        frame.time_base = fractions.Fraction(1, SAMPLE_RATE)
-        frame.pts = self._position
+        frame = audio_frame(packet, self._position)
         self._position += PACKET_SAMPLES
         return frame

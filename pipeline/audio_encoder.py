@@ -134,7 +134,7 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         x = self.down(x.unflatten(1, (-1, 2)).flatten(2))
         for block, count in zip(self.at_25hz, needed_25hz, strict=True):
             x = block(x, count)
-        features: Tensor = self.leave(x[:, -wanted:])
+        features: Tensor = self.leave(x)
         return features
 
 

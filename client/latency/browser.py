@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
-import shutil
 import tempfile
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,24 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from client.audio_file import write_wav
 from client.errors import ClientError, ConnectionLostError
 from client.latency.adapters import Adapter
+from client.latency.chromium import FLAGS, chromium_path, microphone_flags
 from client.latency.probe import Probe
-from client.latency.recording import Recording
+from client.latency.recording import SIDE, Recording
 from stream.protocol import DATA_CHANNEL_LABEL, SAMPLE_RATE
 
-SIDE = 64
 TAIL_S = 2.0
 PROGRESS_S = 0.5
 LOWEST_MATCH = 0.3
 GAP_S = 0.03  # of the track's own count, before it is believed
+LOCAL_NETWORK = "--disable-features=LocalNetworkAccessChecks"
 ORIGIN = "http://localhost:9/"  # never asked: the page is given by the route below, localhost may use the microphone
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-    "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--autoplay-policy=no-user-gesture-required", "--allow-loopback-in-peer-connection",
-    "--disable-features=LocalNetworkAccessChecks",
-)  # fmt: skip
 
 
 class BrowserReceiver:
@@ -64,13 +57,18 @@ class BrowserReceiver:
             from playwright.async_api import async_playwright
         except ImportError as error:
             raise ClientError("--browser needs Playwright: `pip install playwright`.") from error
+        chromium = chromium_path()
+        if chromium is None:
+            raise ClientError(
+                "No Chromium was found. Install it: `apt install chromium` or `playwright install chromium`."
+            )
         with tempfile.TemporaryDirectory() as folder:
             wav = Path(folder) / "probe.wav"
-            await asyncio.to_thread(_write, wav, self._probe.pcm)
+            await asyncio.to_thread(write_wav, wav, self._probe.pcm)
             async with async_playwright() as playwright:
                 browser = await playwright.chromium.launch(
-                    executable_path=chromium_path(),
-                    args=[*FLAGS, f"--use-file-for-fake-audio-capture={wav}%noloop"],
+                    executable_path=chromium,
+                    args=[*FLAGS, LOCAL_NETWORK, *microphone_flags(wav, loop=False)],
                 )
                 try:
                     page = await (await browser.new_context(permissions=["microphone"])).new_page()
@@ -97,9 +95,8 @@ class BrowserReceiver:
             connected_ms = await page.evaluate("([leg, sdp]) => harness.accept(leg, sdp)", [leg, answer])
         await page.evaluate("harness.speak()")
         begun_s = asyncio.get_running_loop().time()
-        figures: dict[str, Any] = {}
         while (passed_s := asyncio.get_running_loop().time() - begun_s) < self._probe.seconds + TAIL_S:
-            self._progress(min(passed_s, self._probe.seconds), len(self._frames), figures)
+            self._progress(min(passed_s, self._probe.seconds), len(self._frames), {})
             await asyncio.sleep(PROGRESS_S)
             await self._take(page)
         figures = await self._adapter.figures()
@@ -155,28 +152,6 @@ def spoken_from(
     block = np.diff(np.append(starts, len(pcm)))
     origin_s = float(np.percentile(packet_s - (starts + block) / SAMPLE_RATE, 10))
     return float(origin_s + place / SAMPLE_RATE)
-
-
-def chromium_path() -> str | None:
-    """The system's Chromium; None for Playwright's own."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if found := shutil.which(name):
-            return found
-    caches = [Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH", "")), Path.home() / ".cache" / "ms-playwright"]
-    for cache in caches:
-        for path in sorted(cache.glob("chromium-*/chrome-linux*/chrome")):
-            return str(path)
-    raise ClientError(
-        "No Chromium was found. Install it: `apt install chromium` or `playwright install chromium`."
-    )
-
-
-def _write(path: Path, pcm: npt.NDArray[np.int16]) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(pcm.tobytes())
 
 
 def _joined(

@@ -1,7 +1,7 @@
 """aiortc without its waiting: pictures and sound are handed on as soon as they are whole.
 
-The only file of the client that touches aiortc's private names. With a version other than the ones it was written
-for, aiortc is left as it is: pictures come a frame later and sound 80 ms later, and the report says so.
+Beside `network.py` the only file of the client that touches aiortc's private names. With a version other than the ones
+it was written for, aiortc is left as it is: pictures come a frame later and sound 80 ms later; a report names aiortc's.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ there."""
 from __future__ import annotations
 
 import asyncio
-import fractions
 import logging
 import time
 from collections.abc import Callable
@@ -23,17 +22,15 @@ from client.latency import prompt
 from client.latency.adapters import Adapter
 from client.latency.network import ImpairedLink, Profile
 from client.latency.probe import Probe
-from client.latency.recording import Recording
+from client.latency.recording import SIDE, Recording
+from client.microphone import PACKET_SAMPLES, audio_frame
 from stream.protocol import DATA_CHANNEL_LABEL, SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
-SIDE = 64  # of the small pictures that are kept
-PACKET_SAMPLES = SAMPLE_RATE // 50
 CONNECT_TIMEOUT_S = 15.0
 CLOSE_TIMEOUT_S = 3.0
 TAIL_S = 1.0
-MOST_EXTRA_S = 2.0
 PROGRESS_S = 0.5
 
 
@@ -60,10 +57,7 @@ class ProbeMicrophone(MediaStreamTrack):
         packet = np.zeros(PACKET_SAMPLES, np.int16)
         part = self._pcm[self._position : self._position + PACKET_SAMPLES]
         packet[: len(part)] = part
-        frame = av.AudioFrame.from_ndarray(packet[None, :], format="s16", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        frame.time_base = fractions.Fraction(1, SAMPLE_RATE)
-        frame.pts = self._position
+        frame = audio_frame(packet, self._position)
         self._position += PACKET_SAMPLES
         return frame
 

@@ -12,6 +12,9 @@ from stream.protocol import SAMPLE_RATE
 
 Array = npt.NDArray[np.float64]
 
+SIDE = 64
+"""Of the small pictures that are kept (browser.js has the same)."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recording:

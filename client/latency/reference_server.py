@@ -29,12 +29,12 @@ from aiortc.mediastreams import MediaStreamError
 from fastapi import FastAPI
 
 from client.latency import prompt
+from client.microphone import PACKET_SAMPLES, audio_frame
 from stream.protocol import FPS, SAMPLE_RATE
 
 BASE_MS = 100.0  # a frame of sound has to be whole (40 ms) and here (20 ms and the way) before it is shown
 FRAME_S = 1 / FPS
 FRAME_SAMPLES = SAMPLE_RATE // FPS
-PACKET_SAMPLES = SAMPLE_RATE // 50
 LOUD = 2_000
 SIDE = 128
 
@@ -99,10 +99,7 @@ class Answer(MediaStreamTrack):
 
     def _sound(self, index: int) -> av.AudioFrame:
         pcm = self._voice.get(index * PACKET_SAMPLES, PACKET_SAMPLES)
-        frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        frame.pts, frame.time_base = self._count * PACKET_SAMPLES, fractions.Fraction(1, SAMPLE_RATE)
-        return frame
+        return audio_frame(pcm, self._count * PACKET_SAMPLES)
 
     def _picture(self, index: int) -> av.VideoFrame:
         if self._muted:

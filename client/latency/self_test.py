@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from client.errors import ClientError
 from client.latency.adapters import JsonOfferAdapter
 from client.latency.lips import find_openings
+from client.latency.measurement import MEAN_PHASE_MS
 from client.latency.probe import make_probe
 from client.latency.receiver import Receiver
 from client.latency.recording import Recording
@@ -28,8 +29,6 @@ SECONDS = 14.0
 SLOPE_TOLERANCE = 0.02
 OFFSET_TOLERANCE_MS = 5.0
 JITTER_TOLERANCE_MS = 6.0
-# A frame is shown for all of its 40 ms, the sound in it begins 20 ms later on average.
-MEAN_PHASE_MS = 500 / FPS
 START_TIMEOUT_S = 30.0
 
 
@@ -58,9 +57,6 @@ class SelfTest:
     @property
     def passed(self) -> bool:
         return not self.problems
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"passed": self.passed}
 
 
 @asynccontextmanager

@@ -27,8 +27,7 @@ def find_sounds(probe: Probe, recording: Recording) -> Answers:
         return silent(count, "no sound came back")
     heard = _low(recording.heard)
     template = _low(probe.template())[: round(MATCHED_S * RATE)]
-    match = _match(heard, template)
-    score, loud = match
+    score, loud = _match(heard, template)
     at_s = recording.heard_s(np.arange(len(score), dtype=float) * STEP)
     delay_s = _common_delay(score, at_s, recording.mouth_s + probe.onsets_s)
     track = DelayTrack(delay_s)

@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 from measurement import Measurement, summary
 from playwright.async_api import Page, async_playwright
-from served import FLAGS, ROOT, RunningServer, chromium_path, microphone_flags, write_voice
+from served import ROOT, RunningServer, write_voice
+
+from client.latency.chromium import FLAGS, chromium_path, microphone_flags
 
 SETTLE_S = 3
 SKEW_PERIOD_S = 1.0

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, async_playwright
-from served import FLAGS, RunningServer, chromium_path, microphone_flags, write_voice
+from served import RunningServer, write_voice
+
+from client.latency.chromium import FLAGS, chromium_path, microphone_flags
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

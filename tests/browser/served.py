@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-import wave
 from pathlib import Path
 
 import numpy as np
 
-from client.audio_file import read_pcm
+from client.audio_file import read_pcm, write_wav
 
 ROOT = Path(__file__).parents[2]
 SAMPLE_VOICE = ROOT / "client" / "web" / "sample-voice.mp3"
 START_TIMEOUT_S = 90
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--use-fake-device-for-media-stream",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-    "--allow-loopback-in-peer-connection",
-]
 # A picture as bright as the voice is loud: for checkouts without trained weights, or the transport alone.
 STAND_IN = "tests.streaming.energy_mouth:load"
 SERVE = """
@@ -44,32 +29,12 @@ sys.exit(serve.run(parser.parse_args()))
 """
 
 
-def microphone_flags(wav: Path) -> list[str]:
-    """The file as an allowed microphone, over and over."""
-    return ["--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={wav}"]
-
-
-def chromium_path() -> str | None:
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if found := shutil.which(name):
-            return found
-    caches = [Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH", "")), Path.home() / ".cache" / "ms-playwright"]
-    for cache in caches:
-        for path in sorted(cache.glob("chromium-*/chrome-linux*/chrome")):
-            return str(path)
-    return None
-
-
 def has_trained_model() -> bool:
     return (ROOT / "pipeline" / "weights" / "portrait_256" / "model_index.json").is_file()
 
 
 def write_voice(path: Path) -> Path:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(48_000)
-        file.writeframes(np.concatenate(list(read_pcm(SAMPLE_VOICE))).tobytes())
+    write_wav(path, np.concatenate(list(read_pcm(SAMPLE_VOICE))))
     return path
 
 
