@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx
 
 from client.errors import ServerRefusedError, ServerUnreachableError
-from stream.protocol import SessionConfig
+from stream.protocol import ChunkTrace, SessionConfig
 
 TIMEOUT_S = 15.0
 PICTURE_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
@@ -68,6 +68,11 @@ class ServerApi:
     async def session_stats(self, path: str) -> dict[str, Any]:
         """The server's own figures of a session (`SessionStats`)."""
         return dict((await self._ask("GET", f"{path}/stats")).json())
+
+    async def session_chunks(self, path: str, *, after: int) -> list[ChunkTrace]:
+        """The ways of the session's chunks after this one."""
+        chunks = (await self._ask("GET", f"{path}/chunks", params={"after": after})).json()["chunks"]
+        return [ChunkTrace(**chunk) for chunk in chunks]
 
     async def close_session(self, path: str) -> None:
         await self._ask("DELETE", path)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import fractions
 import logging
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +38,7 @@ VIDEO_CLOCK = 90_000
 SEQUENCE_MODULUS = 1 << 16
 TIMESTAMP_MODULUS = 1 << 32
 MAX_MISORDER = 100
+ARRIVALS = 16
 
 
 def supported() -> bool:
@@ -52,7 +55,15 @@ class LowDelayBuffer:
 
     def __init__(self) -> None:
         self._last: int | None = None
+        self._first: int | None = None
+        self._arrived: deque[tuple[int, float]] = deque(maxlen=ARRIVALS)
         self.dropped_packets = 0
+
+    def arrival(self, pts: int) -> tuple[int, float] | None:
+        """The RTP time stamp of the packet of a decoded frame, and when it came off the wire, if that is not long
+        ago. aiortc counts `pts` from the first packet's time stamp."""
+        timestamp = ((self._first or 0) + pts) % TIMESTAMP_MODULUS
+        return next((packet for packet in reversed(self._arrived) if packet[0] == timestamp), None)
 
     def add(self, packet: Any) -> tuple[bool, JitterFrame | None]:
         """Takes an RtpPacket; returns (ask for a key frame, frame to decode)."""
@@ -66,6 +77,9 @@ class LowDelayBuffer:
         self._last = sequence
         if not packet._data:
             return False, None
+        if self._first is None:
+            self._first = packet.timestamp
+        self._arrived.append((packet.timestamp, time.monotonic()))
         return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)
 
 
@@ -208,6 +222,27 @@ def report_lead(sender: RTCRtpSender, *, lead_samples: int) -> None:
         await send(packets)
 
     setattr(sender, "_send_rtcp", send_corrected)  # noqa: B010
+
+
+def watch_sent(sender: RTCRtpSender, on_sent: Callable[[int, int, float], None]) -> None:
+    """Tell of each frame that left: its own time stamp, its RTP time stamp, and when it was encoded.
+
+    RTP adds an offset that only the sender's loop knows; the stamp that was sent is read when it comes for more.
+    """
+    if not supported():
+        return
+    encode_next = sender._next_encoded_frame
+    last: tuple[int, float] | None = None
+
+    async def encode_watched(codec: Any) -> Any:
+        nonlocal last
+        if last is not None:
+            on_sent(last[0], getattr(sender, "_RTCRtpSender__rtp_timestamp"), last[1])  # noqa: B009
+        frame = await encode_next(codec)
+        last = None if frame is None else (frame.timestamp, time.monotonic())
+        return frame
+
+    setattr(sender, "_next_encoded_frame", encode_watched)  # noqa: B010
 
 
 async def close_peer(pc: RTCPeerConnection, *, timeout_s: float) -> bool:

@@ -32,11 +32,12 @@ class Wire(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineChunk:
-    """The frames of one chunk, uint8 [hop, H, W, 3], and what they cost."""
+    """The frames of one chunk, uint8 [hop, H, W, 3], when the model began (monotonic seconds), and what they cost."""
 
     first_frame: int
     frames: npt.NDArray[np.uint8]
     steps: int
+    started_s: float
     step_ms: float
     timings_ms: dict[str, float]
 
@@ -181,6 +182,7 @@ class EngineSession:
                     first_frame=message["first_frame"],
                     frames=frames,
                     steps=message["steps"],
+                    started_s=message["started_s"],
                     step_ms=message["step_ms"],
                     timings_ms=message["timings_ms"],
                 )

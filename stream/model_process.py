@@ -163,7 +163,8 @@ class ModelProcess:
         session.arena.frames[job.slot] = chunk.frames
         took_s = time.monotonic() - started
         self._schedule.observe(steps, took_s)
-        self._send(answer | {"type": "chunk", "steps": steps, "step_ms": 1000 * took_s} | _summary(chunk))
+        cost = {"steps": steps, "started_s": started, "step_ms": 1000 * took_s}
+        self._send(answer | {"type": "chunk"} | cost | _summary(chunk))
 
     def _send(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
         """Whole messages, from either thread; descriptors travel with the first byte."""

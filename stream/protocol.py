@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import struct
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -104,7 +105,7 @@ class SetControls:
 
 @dataclass(frozen=True, kw_only=True)
 class Ping:
-    """Client to server; answered at once with `{"type": "pong", "id": id}`."""
+    """Client to server; answered at once with `{"type": "pong", "id": id, "time_s": the server's monotonic clock}`."""
 
     id: int = 0
 
@@ -136,6 +137,11 @@ def parse_client_message(text: str | bytes) -> ClientMessage:
 
 def controls_message(values: ControlValues) -> str:
     return json.dumps({"type": "controls", **dataclasses.asdict(values)})
+
+
+def pong_message(id: int) -> str:
+    """With the server's monotonic clock, in seconds."""
+    return json.dumps({"type": "pong", "id": id, "time_s": time.monotonic()})
 
 
 def notice_message(code: str, message: str, *, level: str = "info") -> str:
@@ -225,6 +231,32 @@ class SessionStats:
     mouth_to_photon_ms: float = 0.0
     budget: dict[str, float] = field(default_factory=dict)  # see LatencyBudget.to_dict
     controls: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class ChunkTrace:
+    """The way of one chunk through the server (GET /v1/sessions/{id}/chunks); seconds of the server's own monotonic
+    clock, which a `pong` tells.
+
+    packet_rtp: RTP time stamp of the packet that completed the chunk's window; packet_end: one past its last sample at
+    48 kHz, and first_frame the chunk's first frame, both counted from the start of the speaker's stream. picture_rtp:
+    RTP time stamp of the picture that shows the first frame. arrived: the packet came off the wire; complete: its
+    window was cut; started: the model began; made: the frames were back; shown: the picture's slot began; encoded: it
+    left.
+    """
+
+    chunk: int
+    first_frame: int
+    packet_rtp: int
+    packet_end: int
+    arrived_s: float
+    complete_s: float
+    started_s: float = 0.0
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    made_s: float = 0.0
+    shown_s: float = 0.0
+    encoded_s: float = 0.0
+    picture_rtp: int = 0
 
 
 # --- WebSocket frames --------------------------------------------------------------------------

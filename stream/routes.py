@@ -176,6 +176,13 @@ async def session_stats(session_id: str, request: Request) -> dict[str, Any]:
     return dataclasses.asdict(_server(request).session(session_id).stats())
 
 
+@router.get("/v1/sessions/{session_id}/chunks")
+async def session_chunks(session_id: str, request: Request, after: int = -1) -> dict[str, Any]:
+    """The way of each chunk since chunk `after` (the last 48 s or so are kept): see `stream.protocol.ChunkTrace`."""
+    traces = _server(request).session(session_id).chunks(after)
+    return {"chunks": [dataclasses.asdict(trace) for trace in traces]}
+
+
 # --- portraits ---
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -36,6 +35,7 @@ from stream.playout import AudioPlayout, VideoPlayout
 from stream.protocol import (
     AUDIO_LEAD_S,
     SAMPLE_RATE,
+    ChunkTrace,
     LatencyBudget,
     Ping,
     ProtocolError,
@@ -45,9 +45,11 @@ from stream.protocol import (
     controls_message,
     notice_message,
     parse_client_message,
+    pong_message,
     stats_message,
 )
 from stream.security import Guard
+from stream.trace import Traces
 from stream.tracks import AudioOut, VideoOut
 from stream.windows import AudioWindower
 
@@ -89,6 +91,7 @@ class Session:
         self._on_closed = on_closed
         self._controls = options.controls
         self._figures = Figures()
+        self._traces = Traces()
         self._skipped_frames = 0
         self._codec = ""
         self._link: dict[str, float] = {"packets_received": 0, "packets_lost": 0, "rtt_ms": 0.0}
@@ -116,13 +119,18 @@ class Session:
         )
         self._audio_out = AudioOut(clock=self._clock, playout=self._audio, on_error=self._fail)
         self._video_out = VideoOut(
-            clock=self._clock, playout=self._video, picture=entry.portrait.canvas, on_error=self._fail
+            clock=self._clock,
+            playout=self._video,
+            picture=entry.portrait.canvas,
+            on_error=self._fail,
+            on_shown=self._on_shown,
         )
         servers = [
             RTCIceServer(urls=server.urls, username=server.username, credential=server.credential)
             for server in config.ice.servers
         ]
         self._pc = aiortc_patches.peer_connection(servers)
+        self._uplink: aiortc_patches.LowDelayBuffer | None = None
         self._channel: RTCDataChannel | None = None
         self._remote: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()
         self._connected = asyncio.Event()
@@ -183,9 +191,10 @@ class Session:
         return audio, video
 
     def _tune(self, audio: RTCRtpTransceiver, video: RTCRtpTransceiver) -> None:
-        aiortc_patches.use_low_delay_buffer(audio.receiver)
+        self._uplink = aiortc_patches.use_low_delay_buffer(audio.receiver)
         aiortc_patches.use_encoder(audio.sender, aiortc_patches.TunedOpusEncoder())
         aiortc_patches.report_lead(audio.sender, lead_samples=round(AUDIO_LEAD_S * SAMPLE_RATE))
+        aiortc_patches.watch_sent(video.sender, self._traces.sent)
         if self._codec == "H264":
             media = self._config.media
             encoder = aiortc_patches.TunedH264Encoder(
@@ -302,6 +311,7 @@ class Session:
             channels = len(frame.layout.channels)
             samples = frame.to_ndarray().reshape(-1, channels)
             pcm = samples.mean(axis=1).astype(np.int16)
+            self._traces.packet(self._uplink.arrival(frame.pts) if self._uplink is not None else None)
             self._ingest.push(frame.pts, pcm, self._clock.now())
 
     async def _tick(self) -> None:
@@ -313,6 +323,7 @@ class Session:
             now = last = min(self._clock.now(), last + 2 * TICK_S)
             if not self._clock.anchored and now >= silent_at:
                 self._ingest.start_silent(now)
+            self._traces.packet(None)
             self._ingest.tick(now)
             await asyncio.sleep(TICK_S)
 
@@ -320,14 +331,19 @@ class Session:
         for window in self._windower.push(pcm):
             first = self._windower.spec.frames(window.index).start
             deadline = self._clock.heard(first * SLOT_SAMPLES) + self._budget.playout_delay_ms / 1000
+            self._traces.window(window.index, first, self._ingest.end, self._clock.now())
             self._line.submit(window, deadline)
 
     # --- what the engine says ---
 
     def on_chunk(self, chunk: EngineChunk) -> None:
+        self._traces.made(chunk, self._clock.now())
         self._video.push(chunk.first_frame, chunk.frames)
         self._figures.step(chunk.step_ms, chunk.timings_ms, chunk.steps)
         self._metrics.step_ms.observe(chunk.step_ms)
+
+    def _on_shown(self, frame: int, timestamp: int) -> None:
+        self._traces.shown(frame, timestamp, self._clock.now())
 
     def on_skip(self, index: int) -> None:
         self._skipped_frames += len(self._windower.spec.frames(index))
@@ -378,7 +394,7 @@ class Session:
             self._line.set_controls(message.values)
             self._send(controls_message(message.values))
         elif isinstance(message, Ping):
-            self._send(json.dumps({"type": "pong", "id": message.id}))
+            self._send(pong_message(message.id))
 
     def _send(self, text: str) -> None:
         if self._channel is not None and self._channel.readyState == "open":
@@ -416,6 +432,10 @@ class Session:
             for report in (await sender.getStats()).values():
                 if report.type == "remote-inbound-rtp" and report.roundTripTime is not None:
                     self._link["rtt_ms"] = 1000 * report.roundTripTime
+
+    def chunks(self, after: int) -> list[ChunkTrace]:
+        """The ways of the chunks after this one, as far as they have been shown and are still kept."""
+        return self._traces.after(after)
 
     def stats(self) -> SessionStats:
         video, budget = self._video_out, self._budget

@@ -36,6 +36,7 @@ class VideoOut(MediaStreamTrack):
     """25 frames a second from the first moment; before speech and while holding, the last picture.
 
     picture: the portrait itself, RGB uint8 [H, W, 3] with even sides.
+    on_shown: told of each frame that is released in its own slot: its number and its time stamp.
     on_error: told of any unexpected exception (aiortc would swallow it and freeze the picture).
     """
 
@@ -48,10 +49,12 @@ class VideoOut(MediaStreamTrack):
         playout: VideoPlayout,
         picture: npt.NDArray[np.uint8],
         on_error: Callable[[Exception], None],
+        on_shown: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         super().__init__()
         self._clock = clock
         self._playout = playout
+        self._on_shown = on_shown
         self._on_error = on_error
         self._yuv = yuv(picture)
         self._position = 0
@@ -81,6 +84,8 @@ class VideoOut(MediaStreamTrack):
             rgb, exact = self._playout.take(index)
             self.due_frames += 1
             self.missed_frames += not exact
+            if exact:
+                self._on_shown(index, slot * VIDEO_TICKS)
             if rgb is not None:
                 self._yuv = yuv(rgb)
         frame = av.VideoFrame.from_ndarray(self._yuv, format="yuv420p")

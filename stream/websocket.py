@@ -34,6 +34,7 @@ from stream.protocol import (
     controls_message,
     parse_client_message,
     parse_session_config,
+    pong_message,
     stats_message,
 )
 from stream.resample import Downsampler
@@ -218,7 +219,7 @@ class SocketSession:
             self._line.set_controls(message.values)
             await self._socket.send_text(controls_message(message.values))
         elif isinstance(message, Ping):
-            await self._socket.send_text(json.dumps({"type": "pong", "id": message.id}))
+            await self._socket.send_text(pong_message(message.id))
         elif isinstance(message, EndOfAudio):
             await self._feed(self._downsampler.flush(), last=True)
             self._ended = True

@@ -18,7 +18,7 @@ import httpx
 
 from client.api import ServerApi
 from client.errors import ClientError, ServerRefusedError, ServerUnreachableError
-from stream.protocol import AUDIO_LEAD_S, SessionConfig
+from stream.protocol import AUDIO_LEAD_S, ChunkTrace, SessionConfig
 
 TIMEOUT_S = 15.0
 KINDS = ("talkalong", "json", "whip")
@@ -36,6 +36,9 @@ class Adapter(Protocol):
 
     async def figures(self) -> dict[str, Any]:
         """The server's own statistics of this session; {} where it has none."""
+
+    async def chunks(self, after: int) -> list[ChunkTrace]:
+        """The server's records of its chunks after this one; [] where it keeps none."""
 
     async def aclose(self) -> None:
         """Ends the session."""
@@ -61,6 +64,9 @@ class TalkalongAdapter:
 
     async def figures(self) -> dict[str, Any]:
         return await self._api.session_stats(self._place) if self._place else {}
+
+    async def chunks(self, after: int) -> list[ChunkTrace]:
+        return await self._api.session_chunks(self._place, after=after) if self._place else []
 
     async def aclose(self) -> None:
         if self._place is not None:
@@ -95,6 +101,9 @@ class JsonOfferAdapter:
 
     async def figures(self) -> dict[str, Any]:
         return {}
+
+    async def chunks(self, after: int) -> list[ChunkTrace]:
+        return []
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -132,6 +141,9 @@ class WhipWhepAdapter:
 
     async def figures(self) -> dict[str, Any]:
         return {}
+
+    async def chunks(self, after: int) -> list[ChunkTrace]:
+        return []
 
     async def aclose(self) -> None:
         for place in self._places:

@@ -1,7 +1,8 @@
 // In the measuring page: connects as it is told, and keeps what is seen and heard until it is taken. Times: performance.now().
 (() => {
   const SIDE = 64;
-  const kept = { frames: [], heard: [], spoken: [] };
+  const PING_MS = 500;
+  const kept = { frames: [], heard: [], spoken: [], sent: [], pings: [] };
   const legs = {};
   let problem = null;
   let size = [0, 0];
@@ -34,7 +35,7 @@
   function watch() {
     const context = new OffscreenCanvas(SIDE, SIDE).getContext("2d", { willReadFrequently: true });
     context.imageSmoothingQuality = "medium";
-    const look = (now, { expectedDisplayTime }) => {
+    const look = (now, { expectedDisplayTime, rtpTimestamp, receiveTime }) => {
       context.drawImage(video, 0, 0, SIDE, SIDE);
       const { data } = context.getImageData(0, 0, SIDE, SIDE);
       const gray = new Uint8Array(SIDE * SIDE);
@@ -42,18 +43,52 @@
         gray[at] = (77 * data[4 * at] + 150 * data[4 * at + 1] + 29 * data[4 * at + 2]) >> 8;
       }
       size = [video.videoWidth, video.videoHeight];
-      kept.frames.push([expectedDisplayTime, text(gray)]);
+      kept.frames.push([expectedDisplayTime, text(gray), rtpTimestamp ?? -1, receiveTime ?? 0]);
       video.requestVideoFrameCallback(look);
     };
     video.requestVideoFrameCallback(look);
   }
   watch();
 
+  /** Notes when each packet of the microphone leaves, by its RTP time stamp; packets pass unchanged. */
+  function watchSent(sender) {
+    const source = `onrtctransform = async ({ transformer: { readable, writable } }) => {
+      const note = (frame, out) => {
+        postMessage([performance.timeOrigin + performance.now(), frame.getMetadata().rtpTimestamp]);
+        out.enqueue(frame);
+      };
+      await readable.pipeThrough(new TransformStream({ transform: note })).pipeTo(writable);
+    };`;
+    if (typeof RTCRtpScriptTransform === "undefined") return;
+    const worker = new Worker(URL.createObjectURL(new Blob([source])));
+    worker.onmessage = ({ data: [at, rtp] }) => kept.sent.push([at - performance.timeOrigin, rtp]);
+    sender.transform = new RTCRtpScriptTransform(worker, {});
+  }
+
+  /** Asks for the server's clock. */
+  function ping(channel) {
+    const asked = new Map();
+    channel.onopen = () => {
+      let id = 0;
+      const timer = setInterval(() => {
+        if (channel.readyState !== "open") return clearInterval(timer);
+        asked.set((id += 1), performance.now());
+        channel.send(JSON.stringify({ type: "ping", id }));
+      }, PING_MS);
+    };
+    channel.onmessage = ({ data }) => {
+      const now = performance.now();
+      const { type, id, time_s: server } = JSON.parse(data);
+      if (type === "pong" && server !== undefined) kept.pings.push([asked.get(id), server, now]);
+    };
+  }
+
   window.harness = {
     async offer(leg, iceServers, label) {
       const pc = new RTCPeerConnection({ iceServers });
-      if (leg === "both") pc.createDataChannel(label);
+      if (leg === "both") ping(pc.createDataChannel(label));
       const audio = pc.addTransceiver("audio", { direction: { both: "sendrecv", up: "sendonly", down: "recvonly" }[leg] });
+      if (leg !== "down") watchSent(audio.sender);
       if (leg !== "up") pc.addTransceiver("video", { direction: "recvonly" });
       pc.ontrack = ({ track }) => {
         video.srcObject.addTrack(track);

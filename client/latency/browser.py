@@ -22,11 +22,14 @@ from client.latency.adapters import Adapter
 from client.latency.chromium import FLAGS, chromium_path, microphone_flags
 from client.latency.probe import Probe
 from client.latency.recording import SIDE, Recording
+from client.latency.trace import TIMESTAMP_MODULUS, Trace
 from stream.protocol import DATA_CHANNEL_LABEL, SAMPLE_RATE
 
 TAIL_S = 2.0
 PROGRESS_S = 0.5
 LOWEST_MATCH = 0.3
+BLOCK_S = 0.01  # in which Chromium hands sound on
+EARLY_S = 0.003  # a packet may leave before the page is told of its sound
 GAP_S = 0.03  # of the track's own count, before it is believed
 LOCAL_NETWORK = "--disable-features=LocalNetworkAccessChecks"
 ORIGIN = "http://localhost:9/"  # never asked: the page is given by the route below, localhost may use the microphone
@@ -49,6 +52,7 @@ class BrowserReceiver:
         self._heard: list[list[Any]] = []
         self._spoken: list[list[Any]] = []
         self._size = (0, 0)
+        self._trace = Trace()
 
     async def record(self) -> Recording:
         """Raises a `ClientError` without Playwright or Chromium, and where the server cannot be reached or hangs
@@ -99,35 +103,45 @@ class BrowserReceiver:
             self._progress(min(passed_s, self._probe.seconds), len(self._frames), {})
             await asyncio.sleep(PROGRESS_S)
             await self._take(page)
+            if round(passed_s / PROGRESS_S) % 10 == 0:
+                self._trace.chunks += await self._adapter.chunks(self._trace.newest_chunk)
         figures = await self._adapter.figures()
+        self._trace.chunks += await self._adapter.chunks(self._trace.newest_chunk)
         return self._recording(offered_ms / 1_000, connected_ms / 1_000, figures, about)
 
     async def _take(self, page: Any) -> None:
         taken = await page.evaluate("harness.take()")
         if taken["problem"]:
             raise ConnectionLostError(f"The session ended in the browser: {taken['problem']}.")
-        for time_ms, gray in taken["frames"]:
+        for time_ms, gray, rtp, received_ms in taken["frames"]:
+            self._trace.displayed[rtp] = time_ms / 1_000
+            self._trace.received[rtp] = received_ms / 1_000
             picture = np.frombuffer(base64.b64decode(gray), np.uint8).reshape(SIDE, SIDE)
             self._frames.append((time_ms / 1_000, picture))
         self._heard += taken["heard"]
         self._spoken += taken["spoken"]
+        self._trace.sent |= {rtp: time_ms / 1_000 for time_ms, rtp in taken["sent"]}
+        self._trace.pings += [(left / 1_000, server, came / 1_000) for left, server, came in taken["pings"]]
         self._size = (taken["size"][0], taken["size"][1])
 
     def _recording(
         self, offered_s: float, connected_s: float, figures: dict[str, Any], about: dict[str, Any]
     ) -> Recording:
         packet_s, starts, heard = _joined(self._heard)
+        spoken = _joined(self._spoken)
+        self._trace.sounded_s = sounded(self._trace.sent, spoken)
         frame_s = np.array([time_s for time_s, _ in self._frames])
         order = np.argsort(frame_s, kind="stable")
         return Recording(
             offered_s=offered_s,
             connected_s=connected_s,
-            mouth_s=spoken_from(self._probe, *_joined(self._spoken)),
+            mouth_s=spoken_from(self._probe, *spoken),
             frame_s=frame_s[order],
             gray=np.array([gray for _, gray in self._frames], np.uint8).reshape(-1, SIDE, SIDE)[order],
             packet_s=packet_s,
             packet_start=starts,
             heard=heard,
+            trace=self._trace,
             server=figures,
             about=about,
             size=self._size,
@@ -149,9 +163,32 @@ def spoken_from(
     if most < LOWEST_MATCH * float(np.sum(np.square(probe.pcm.astype(float)))):
         raise ClientError("The browser's microphone did not carry the probe; nothing was measured.")
     place -= size * (place > size // 2)  # the page began to listen after the probe had begun
+    return float(_origin_s(packet_s, starts, pcm) + place / SAMPLE_RATE)
+
+
+def sounded(
+    sent: dict[int, float],
+    spoken: tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int16]],
+) -> dict[int, float]:
+    """When each sent packet's last sample sounded. The encoder counts the microphone's own blocks of 10 ms, from one
+    that is not known: it is the one that lets the quickest packets leave within a block's time of their last sample.
+    """
+    packet_s, starts, pcm = spoken
+    if not sent or len(starts) == 0:
+        return {}
+    stamps = np.array(list(sent))
+    since = (stamps - stamps[0]) % TIMESTAMP_MODULUS / SAMPLE_RATE
+    wait_s = np.array(list(sent.values())) - _origin_s(packet_s, starts, pcm) - since
+    first_s = np.floor((np.percentile(wait_s, 10) + EARLY_S) / BLOCK_S) * BLOCK_S
+    return dict(zip(sent, np.array(list(sent.values())) - (wait_s - first_s), strict=True))
+
+
+def _origin_s(
+    packet_s: npt.NDArray[np.float64], starts: npt.NDArray[np.int64], pcm: npt.NDArray[np.int16]
+) -> float:
+    """When sample 0 of the microphone sounded, by its quickest deliveries."""
     block = np.diff(np.append(starts, len(pcm)))
-    origin_s = float(np.percentile(packet_s - (starts + block) / SAMPLE_RATE, 10))
-    return float(origin_s + place / SAMPLE_RATE)
+    return float(np.percentile(packet_s - (starts + block) / SAMPLE_RATE, 10))
 
 
 def _joined(

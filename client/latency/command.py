@@ -13,6 +13,7 @@ from client.errors import ClientError
 from client.latency import comparison, page, report
 from client.latency.adapters import KINDS, Adapter, JsonOfferAdapter, TalkalongAdapter, WhipWhepAdapter
 from client.latency.browser import BrowserReceiver
+from client.latency.lip_response import lip_response_ms
 from client.latency.measurement import measure
 from client.latency.network import PROFILES, Profile, profile
 from client.latency.probe import KINDS as PROBES
@@ -162,6 +163,9 @@ async def measure_once(
     probe = make_probe(seconds=args.seconds, kind=args.probe, seed=args.seed)
     if args.browser and conditions is not None:
         raise ClientError("A bad network can be made for the aiortc receiver only: leave out --browser.")
+    response_ms = None
+    if args.adapter == "talkalong":
+        response_ms = await lip_response_ms(args.server, _session_config(args), probe)
     if args.browser:
         recording = await BrowserReceiver(adapter(args), probe, progress=show).record()
     else:
@@ -179,7 +183,7 @@ async def measure_once(
         "network": None if conditions is None else vars(conditions),
         "picture": list(recording.size),
     }
-    figures = await asyncio.to_thread(measure, probe, recording)
+    figures = await asyncio.to_thread(measure, probe, recording, lip_response_ms=response_ms)
     return {
         "schema": report.SCHEMA,
         "provenance": report.provenance(settings, recording.about),
@@ -194,8 +198,16 @@ def adapter(args: argparse.Namespace) -> Adapter:
         return JsonOfferAdapter(args.server, token=args.token)
     if args.adapter == "whip":
         return WhipWhepAdapter(args.server, args.whep, token=args.token)
-    config = SessionConfig(portrait=args.portrait, hop_frames=args.hop_frames, right_frames=args.right_frames)
-    return TalkalongAdapter(args.server, config=config, token=args.token)
+    return TalkalongAdapter(args.server, config=_session_config(args), token=args.token)
+
+
+def _session_config(args: argparse.Namespace) -> SessionConfig:
+    return SessionConfig(
+        portrait=args.portrait,
+        hop_frames=args.hop_frames,
+        right_frames=args.right_frames,
+        token=args.token,
+    )
 
 
 def _conditions(args: argparse.Namespace) -> Profile | None:

@@ -12,6 +12,7 @@ from client.latency.lips import find_openings
 from client.latency.probe import Probe
 from client.latency.recording import Recording
 from client.latency.sounds import find_sounds
+from client.latency.spans import breakdown
 from client.latency.statistics import slope, summary
 from stream.protocol import FPS
 
@@ -25,14 +26,24 @@ HARNESS_LATE_MS = 10.0
 Array = npt.NDArray[np.float64]
 
 
-def measure(probe: Probe, recording: Recording) -> dict[str, Any]:
-    """All figures; "problems" lists, as sentences, what makes them unfit to be used."""
+def measure(probe: Probe, recording: Recording, *, lip_response_ms: float | None = None) -> dict[str, Any]:
+    """All figures; "problems" lists, as sentences, what makes them unfit to be used.
+
+    lip_response_ms: of `client.latency.lip_response`, where it could be measured.
+    """
     lips, mouth = find_openings(probe, recording)
     ears = find_sounds(probe, recording)
     asked_s = recording.mouth_s + probe.onsets_s
     photon = 1_000 * (lips.time_s - asked_s)
     ear = 1_000 * (ears.time_s - asked_s)
     skew = photon + MEAN_PHASE_MS - ear
+    steady = phases(probe.onsets_s, photon)["steady"]
+    way = breakdown(
+        recording.trace,
+        from_s=recording.mouth_s + STARTUP_S,
+        mouth_to_photon_ms=steady.get("p50"),
+        lip_response_ms=lip_response_ms,
+    )
     problems = [*_complaints(lips, ears, probe), *_strain(recording)]
     return {
         "mouth_to_photon_ms": phases(probe.onsets_s, photon),
@@ -46,6 +57,7 @@ def measure(probe: Probe, recording: Recording) -> dict[str, Any]:
             "skew": slope(probe.onsets_s / 3_600, skew),
         },
         "deadlines": deadlines(recording.server),
+        "way": way,
         "detection": {
             "sounds": len(asked_s),
             "lips": _detection(lips),

@@ -6,12 +6,14 @@ it was written for, aiortc is left as it is: pictures come a frame later and sou
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import aioice.ice
 import numpy as np
-from aiortc import RTCRtpReceiver, rtp
+from aiortc import RTCRtpReceiver, RTCRtpSender, rtp
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 
 TESTED = {"aiortc": "1.16.", "aioice": "0.13."}
@@ -27,8 +29,9 @@ def supported() -> bool:
 class PromptVideoBuffer(JitterBuffer):  # type: ignore[misc, unused-ignore]
     """A picture goes to the decoder with its last packet (the RTP marker), not with the next picture's first one."""
 
-    def __init__(self) -> None:
+    def __init__(self, received: dict[int, float]) -> None:
         super().__init__(capacity=VIDEO_CAPACITY, is_video=True)
+        self._received = received
 
     def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
         packets: list[Any] = []
@@ -39,6 +42,7 @@ class PromptVideoBuffer(JitterBuffer):  # type: ignore[misc, unused-ignore]
             packets.append(packet)
             if packet.marker:
                 self.remove(count + 1)
+                self._received[packet.timestamp] = time.monotonic()
                 return JitterFrame(data=b"".join(item._data for item in packets), timestamp=packet.timestamp)
         return super()._remove_frame(sequence_number)
 
@@ -60,12 +64,30 @@ class PromptAudioBuffer:
         return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)
 
 
-def hand_on_at_once(receiver: RTCRtpReceiver, kind: str) -> None:
-    """Before the connection starts."""
+def hand_on_at_once(receiver: RTCRtpReceiver, kind: str, received: dict[int, float]) -> None:
+    """Before the connection starts. received: filled with when each picture was whole, by RTP time stamp."""
     if supported():
-        buffer = PromptAudioBuffer() if kind == "audio" else PromptVideoBuffer()
+        buffer = PromptAudioBuffer() if kind == "audio" else PromptVideoBuffer(received)
         # setattr: mypy does not know the private name
         setattr(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)  # noqa: B010
+
+
+def watch_sent(sender: RTCRtpSender, on_sent: Callable[[int, int, float], None]) -> None:
+    """Tell of each frame that left: its own time stamp, its RTP time stamp, and when."""
+    if not supported():
+        return
+    encode_next = sender._next_encoded_frame
+    last: tuple[int, float] | None = None
+
+    async def encode_watched(codec: Any) -> Any:
+        nonlocal last
+        if last is not None:
+            on_sent(last[0], getattr(sender, "_RTCRtpSender__rtp_timestamp"), last[1])  # noqa: B009
+        frame = await encode_next(codec)
+        last = None if frame is None else (frame.timestamp, time.monotonic())
+        return frame
+
+    setattr(sender, "_next_encoded_frame", encode_watched)  # noqa: B010
 
 
 def install() -> None:

@@ -4,6 +4,7 @@ there."""
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -13,7 +14,14 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpReceiver
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+)
 from aiortc import RTCSessionDescription as Description
 from aiortc.mediastreams import MediaStreamError
 
@@ -23,6 +31,7 @@ from client.latency.adapters import Adapter
 from client.latency.network import ImpairedLink, Profile
 from client.latency.probe import Probe
 from client.latency.recording import SIDE, Recording
+from client.latency.trace import TIMESTAMP_MODULUS, Trace
 from client.microphone import PACKET_SAMPLES, audio_frame
 from stream.protocol import DATA_CHANNEL_LABEL, SAMPLE_RATE
 
@@ -88,6 +97,8 @@ class Receiver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: list[RTCPeerConnection] = []
         self._links: list[ImpairedLink] = []
+        self._channel: RTCDataChannel | None = None
+        self._trace = Trace()
         self._broken: str | None = None
 
     async def record(self) -> Recording:
@@ -109,7 +120,8 @@ class Receiver:
             pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
             self._connections.append(pc)
             if leg == "both":
-                pc.createDataChannel(DATA_CHANNEL_LABEL)
+                self._channel = pc.createDataChannel(DATA_CHANNEL_LABEL)
+                self._channel.on("message", self._on_message)
             offered_s = await self._connect_leg(pc, leg)
         return offered_s
 
@@ -132,15 +144,16 @@ class Receiver:
             audio = pc.addTransceiver("audio", direction="recvonly")
         else:
             audio = pc.addTransceiver(self._microphone, direction="sendonly" if leg == "up" else "sendrecv")
+            prompt.watch_sent(audio.sender, self._on_sent)
         if leg != "up":
-            prompt.hand_on_at_once(audio.receiver, "audio")
+            prompt.hand_on_at_once(audio.receiver, "audio", self._trace.received)
             video = pc.addTransceiver("video", direction="recvonly")
             capabilities = RTCRtpReceiver.getCapabilities("video")
             codecs = capabilities.codecs if capabilities is not None else []
             video.setCodecPreferences(
                 sorted(codecs, key=lambda codec: codec.mimeType.lower() != "video/h264")
             )
-            prompt.hand_on_at_once(video.receiver, "video")
+            prompt.hand_on_at_once(video.receiver, "video", self._trace.received)
         await pc.setLocalDescription(await pc.createOffer())
         offered_s = time.monotonic()
         answer = await self._adapter.exchange(pc.localDescription.sdp, leg)
@@ -164,14 +177,33 @@ class Receiver:
         while self._broken is None:
             passed_s = time.monotonic() - (self._microphone.start_s or 0.0)
             self._progress(min(passed_s, self._probe.seconds), len(self._frame_s), figures)
+            self._ping()
             if passed_s > self._probe.seconds + TAIL_S:
+                self._trace.chunks += await self._adapter.chunks(self._trace.newest_chunk)
                 return await self._adapter.figures() or figures
             await asyncio.sleep(PROGRESS_S)
             if round(passed_s / PROGRESS_S) % 10 == 0:
                 figures = await self._adapter.figures()
+                self._trace.chunks += await self._adapter.chunks(self._trace.newest_chunk)
         raise ConnectionLostError(
             f"The session ended after {len(self._frame_s)} pictures: {self._broken}. Nothing was measured."
         )
+
+    def _ping(self) -> None:
+        """Asks for the server's clock; the number is our own, in microseconds."""
+        if self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(json.dumps({"type": "ping", "id": round(1e6 * time.monotonic())}))
+
+    def _on_message(self, text: str | bytes) -> None:
+        message = json.loads(text)
+        if message.get("type") == "pong" and "time_s" in message:
+            self._trace.pings.append((message["id"] / 1e6, message["time_s"], time.monotonic()))
+
+    def _on_sent(self, position: int, rtp: int, at: float) -> None:
+        self._trace.sent[rtp] = at
+        self._trace.sounded_s[rtp] = (self._microphone.start_s or 0.0) + (
+            position + PACKET_SAMPLES
+        ) / SAMPLE_RATE
 
     async def _hear(self, track: MediaStreamTrack) -> None:
         while True:
@@ -195,6 +227,9 @@ class Receiver:
                 return
             self._frame_s.append(time.monotonic())
             assert isinstance(frame, av.VideoFrame)
+            if frame.pts is not None and self._trace.received:  # aiortc counts from the first picture's stamp
+                rtp = (next(iter(self._trace.received)) + frame.pts) % TIMESTAMP_MODULUS
+                self._trace.displayed[rtp] = self._frame_s[-1]
             self._size = (frame.width, frame.height)
             plane = frame.planes[0]
             luma = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
@@ -238,6 +273,7 @@ class Receiver:
             packet_start=starts,
             heard=heard,
             late_s=np.array(self._microphone.late_s),
+            trace=self._trace,
             server=figures,
             about=about,
             size=self._size,

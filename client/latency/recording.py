@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from client.latency.trace import Trace
 from stream.protocol import SAMPLE_RATE
 
 Array = npt.NDArray[np.float64]
@@ -23,8 +24,8 @@ class Recording:
     offered_s: when the offer left; connected_s: when the connection stood; mouth_s: when sample 0 of the probe
     sounded. frame_s [T]: when each decoded picture was there; gray uint8 [T, S, S]: the pictures, small.
     packet_s [P]: when each piece of sound was there; packet_start int [P]: its first sample in `heard`, int16 [N] 48
-    kHz. late_s [M]: how late the harness itself handed over each microphone packet. server: the server's last own
-    figures.
+    kHz. late_s [M]: how late the harness itself handed over each microphone packet. trace: notes for the spans.
+    server: the server's last own figures.
     """
 
     offered_s: float
@@ -36,6 +37,7 @@ class Recording:
     packet_start: npt.NDArray[np.int64]
     heard: npt.NDArray[np.int16]
     late_s: Array = field(default_factory=lambda: np.zeros(0))
+    trace: Trace = field(default_factory=Trace)
     server: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     size: tuple[int, int] = (0, 0)

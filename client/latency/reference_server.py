@@ -162,7 +162,7 @@ def create_app() -> FastAPI:
         pc.addTrack(Answer("video", voice, options=options))
         await pc.setRemoteDescription(RTCSessionDescription(sdp=options["sdp"], type="offer"))
         for transceiver in pc.getTransceivers():
-            prompt.hand_on_at_once(transceiver.receiver, transceiver.kind)
+            prompt.hand_on_at_once(transceiver.receiver, transceiver.kind, {})
         await pc.setLocalDescription(await pc.createAnswer())
         return {"sdp": pc.localDescription.sdp, "type": "answer"}
 
