@@ -31,10 +31,10 @@ from pipeline.blinks import lids_closed
 from pipeline.compositor import composite
 from pipeline.denoiser import LEFT_SLOTS, Denoiser
 from pipeline.portrait import Portrait
-from pipeline.sampler import denoise_chunk, frame_noise
+from pipeline.sampler import denoise_motion, frame_noise, remember
 from pipeline.scheduler import FlowMatchScheduler
 from pipeline.shown_motion import ShownMotion
-from pipeline.state import Controls, FrameChunk, StreamState
+from pipeline.state import ChunkMotion, Controls, FrameChunk, Memory, StreamState
 from pipeline.windowing import AudioWindow, WindowSpec
 
 COMPONENTS: dict[str, type[Any]] = {
@@ -138,11 +138,24 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             controls=controls or Controls(),
         )
 
-    @torch.inference_mode()
     def step(
         self, state: StreamState, window: AudioWindow, *, num_inference_steps: int | None = None
     ) -> tuple[StreamState, FrameChunk]:
-        """The frames of the next chunk and the state after it; the given state stays valid."""
+        """The frames of the next chunk and the state after it; the given state stays valid.
+
+        `move`, `draw` and `remember` in one. A live session draws a chunk's first frame first: it is due first.
+        """
+        state, motion = self.move(state, window, num_inference_steps=num_inference_steps)
+        frames, drawn_ms = self.draw(state, motion.z_TD)
+        latents = motion.z_TD.float().cpu().numpy()
+        chunk = FrameChunk(motion.first_frame, frames, latents, motion.timings_ms | drawn_ms)
+        return self.remember(state), chunk
+
+    @torch.inference_mode()
+    def move(
+        self, state: StreamState, window: AudioWindow, *, num_inference_steps: int | None = None
+    ) -> tuple[StreamState, ChunkMotion]:
+        """The motion of the next chunk and the state after it, whose ring does not hold the chunk yet."""
         spec = state.window
         if window.index != state.chunk_index:
             raise ValueError(
@@ -153,6 +166,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             raise ValueError(
                 f"The window must hold {spec.window_samples} samples, not {list(window.pcm.shape)}."
             )
+        state = self.remember(state)
         started = time.perf_counter()
         pcm_1N = torch.from_numpy(np.ascontiguousarray(window.pcm))[None].to(self.device)
         features_1TF = self.audio_encoder(pcm_1N, LEFT_SLOTS + spec.hop_frames + spec.right_frames)
@@ -161,58 +175,67 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         frames = spec.frames(window.index)
         lids_1T = torch.from_numpy(lids_closed(state.seed, frames))[None].to(features_1TF)
         style = [[state.controls.expressiveness, state.controls.head_motion]]
-        z_1TD, ring = denoise_chunk(
+        audio_1TC = self.denoiser.embed_audio(features_1TF, spec.right_frames, lids_1T)
+        session_1C = self.denoiser.embed_session(state.z_ref_1D, state.z_ref_1D.new_tensor(style))
+        z_1TD = denoise_motion(
             self.denoiser,
             self.scheduler,
             state.ring,
-            audio_BTC=self.denoiser.embed_audio(features_1TF, spec.right_frames, lids_1T),
-            session_BC=self.denoiser.embed_session(state.z_ref_1D, state.z_ref_1D.new_tensor(style)),
+            audio_BTC=audio_1TC,
+            session_BC=session_1C,
             noise_BTD=frame_noise(state.seed, frames, self.denoiser.latent_size)[None].to(state.z_ref_1D),
             num_inference_steps=num_inference_steps,
         )
-        z_1TD, shown = state.shown.then(z_1TD)
-        denoised = time.perf_counter()
+        shown_1TD, shown = state.shown.then(z_1TD)
+        timings_ms = {"features": 1000 * (heard - started), "denoise": 1000 * (time.perf_counter() - heard)}
+        memory = Memory(z_1TD, audio_1TC, session_1C)
+        state = replace(state, memory=memory, shown=shown, chunk_index=state.chunk_index + 1)
+        return state, ChunkMotion(frames.start, shown_1TD[0], timings_ms)
 
-        pictures, decode_ms = self._draw(state, z_1TD[0])
-        drawn = time.perf_counter()
-        drawing_ms = 1000 * (drawn - denoised)
-        timings_ms = {
-            "features": 1000 * (heard - started),
-            "denoise": 1000 * (denoised - heard),
-            "decode": decode_ms,
-            "composite": drawing_ms - decode_ms,
-        }
-        chunk = FrameChunk(
-            first_frame=frames.start,
-            frames=pictures,
-            latents=z_1TD[0].float().cpu().numpy(),
-            timings_ms=timings_ms,
+    @torch.inference_mode()
+    def remember(self, state: StreamState) -> StreamState:
+        """The state with its last chunk in the ring. `move` does it first of all, but it can be done before there is
+        anything to move, in time that nobody waits for."""
+        if (memory := state.memory) is None:
+            return state
+        ring = remember(
+            self.denoiser, state.ring, memory.z_BTD, audio_BTC=memory.audio_BTC, session_BC=memory.session_BC
         )
-        state = replace(state, ring=ring, shown=shown, chunk_index=state.chunk_index + 1)
-        return state, chunk
+        return replace(state, ring=ring, memory=None)
 
-    def _draw(self, state: StreamState, z_TD: torch.Tensor) -> tuple[npt.NDArray[np.uint8], float]:
-        """Frames uint8 [T,H,W,3] of a chunk's motion, and the ms until the last of them was decoded.
+    def first_frames(self, count: int) -> int:
+        """How many of a chunk's frames to draw before the others: a processor makes one after the other, and the
+        first is due first; an accelerator makes all of them at once."""
+        return 1 if self.device.type == "cpu" else count
 
-        A processor draws the frames side by side, one thread each: a frame's convolutions are too small to be split.
+    @torch.inference_mode()
+    def draw(self, state: StreamState, z_TD: torch.Tensor) -> tuple[npt.NDArray[np.uint8], dict[str, float]]:
+        """Frames uint8 [T,H,W,3] of motion latents, and the ms of the stages decode and composite.
+
+        Needs of the state what stays the same over a session, so frames may be drawn in any order and thread.
+        A processor draws them side by side, one thread each: a frame's convolutions are too small to be split.
         """
         started = time.perf_counter()
         if self.device.type != "cpu":
             parts = self._decode(state, z_TD)
             decoded = time.perf_counter()
-            pictures = [composite(state.portrait, *part) for part in parts]
-            return np.stack(pictures), 1000 * (decoded - started)
+            drawn = [(composite(state.portrait, *part), decoded) for part in parts]
+        else:
+            first, *rest = z_TD.split(1)
+            others = [_PAINTERS.submit(self._paint, state, z_1D) for z_1D in rest]
+            drawn = [self._paint(state, first), *(other.result() for other in others)]
+        decoded = max(at for _, at in drawn)
+        timings_ms = {
+            "decode": 1000 * (decoded - started),
+            "composite": 1000 * (time.perf_counter() - decoded),
+        }
+        return np.stack([picture for picture, _ in drawn]), timings_ms
 
-        def draw(z_1D: torch.Tensor) -> tuple[npt.NDArray[np.uint8], float]:
-            with torch.inference_mode():  # holds for one thread only
-                (part,) = self._decode(state, z_1D)
-            decoded = time.perf_counter()
-            return composite(state.portrait, *part), decoded
-
-        first, *rest = z_TD.split(1)
-        others = [_PAINTERS.submit(draw, z_1D) for z_1D in rest]
-        drawn = [draw(first), *(other.result() for other in others)]
-        return np.stack([picture for picture, _ in drawn]), 1000 * (max(at for _, at in drawn) - started)
+    def _paint(self, state: StreamState, z_1D: torch.Tensor) -> tuple[npt.NDArray[np.uint8], float]:
+        with torch.inference_mode():  # holds for one thread only
+            (part,) = self._decode(state, z_1D)
+        decoded = time.perf_counter()
+        return composite(state.portrait, *part), decoded
 
     def _decode(self, state: StreamState, z_TD: torch.Tensor) -> list[tuple[npt.NDArray[np.float32], ...]]:
         """What `composite` needs of every frame: grid [h,w,2], mask [h,w], paint [h,w,3]."""

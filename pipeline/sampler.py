@@ -1,4 +1,4 @@
-"""The only denoising loop: a session, an evaluation and the student's training all call `denoise_chunk`."""
+"""The only denoising loop: sessions, evaluation and the student's training all call it."""
 
 from __future__ import annotations
 
@@ -44,6 +44,29 @@ def denoise(
     return x
 
 
+def denoise_motion(
+    denoiser: Denoiser,
+    scheduler: FlowMatchScheduler,
+    ring: KVRing,
+    *,
+    audio_BTC: torch.Tensor,
+    session_BC: torch.Tensor,
+    noise_BTD: torch.Tensor,
+    num_inference_steps: int | None = None,
+) -> torch.Tensor:
+    """Noise to motion latents z [B, T, D] of one chunk.
+
+    Pure and differentiable. `audio_BTC` comes from `Denoiser.embed_audio`, `session_BC` from
+    `Denoiser.embed_session`.
+    """
+
+    def predict(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        x0, _, _ = denoiser(x, sigma, audio_BTC, session_BC, ring)
+        return cast(torch.Tensor, x0)
+
+    return denoiser.denormalize(denoise(predict, scheduler, noise_BTD, num_inference_steps))
+
+
 def denoise_chunk(
     denoiser: Denoiser,
     scheduler: FlowMatchScheduler,
@@ -54,17 +77,16 @@ def denoise_chunk(
     noise_BTD: torch.Tensor,
     num_inference_steps: int | None = None,
 ) -> tuple[torch.Tensor, KVRing]:
-    """Noise to motion latents z [B, T, D] of one chunk, and the ring with that chunk added.
-
-    Pure and differentiable; the given ring stays valid. `audio_BTC` comes from `Denoiser.embed_audio`,
-    `session_BC` from `Denoiser.embed_session`.
-    """
-
-    def predict(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        x0, _, _ = denoiser(x, sigma, audio_BTC, session_BC, ring)
-        return cast(torch.Tensor, x0)
-
-    z = denoiser.denormalize(denoise(predict, scheduler, noise_BTD, num_inference_steps))
+    """`denoise_motion`, and the ring with that chunk added; the given ring stays valid."""
+    z = denoise_motion(
+        denoiser,
+        scheduler,
+        ring,
+        audio_BTC=audio_BTC,
+        session_BC=session_BC,
+        noise_BTD=noise_BTD,
+        num_inference_steps=num_inference_steps,
+    )
     return z, remember(denoiser, ring, z, audio_BTC=audio_BTC, session_BC=session_BC)
 
 

@@ -36,12 +36,22 @@ class Controls:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 2.")
 
 
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """A chunk that the ring does not hold yet: its motion latents [B, T, D] and what they were made from."""
+
+    z_BTD: torch.Tensor
+    audio_BTC: torch.Tensor
+    session_BC: torch.Tensor
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StreamState:
     """Everything a session remembers.
 
     z_ref_1D: the portrait's own motion latent. features: the portrait's feature maps, batch 1.
     shown: the last frame shown and the head's rest. ring: keys and values of the last generated frames.
+    memory: the last chunk, as long as the ring does not hold it (`AvatarPipeline.remember`).
     chunk_index: the chunk that comes next.
     Noise depends on `seed` and the frame number only, so no generator is carried.
     """
@@ -52,6 +62,7 @@ class StreamState:
     features: tuple[torch.Tensor, ...]
     ring: KVRing
     shown: ShownMotion
+    memory: Memory | None = None
     seed: int = 0
     chunk_index: int = 0
     controls: Controls = field(default_factory=Controls)
@@ -68,6 +79,18 @@ class StreamState:
     def skip(self) -> StreamState:
         """The state after leaving out the next chunk (overload): time goes on, motion resumes later."""
         return replace(self, chunk_index=self.chunk_index + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkMotion:
+    """How the face moves during one chunk, not drawn yet.
+
+    z_TD: motion latents, one row a frame; timings_ms: wall time of the stages features and denoise.
+    """
+
+    first_frame: int
+    z_TD: torch.Tensor
+    timings_ms: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)

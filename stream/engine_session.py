@@ -31,21 +31,30 @@ class Wire(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineChunk:
-    """The frames of one chunk, uint8 [hop, H, W, 3], when the model began (monotonic seconds), and what they cost."""
+class StepCost:
+    """What the model spent until a chunk's first frames were there. started_s: monotonic seconds."""
+
+    denoising_steps: int
+    started_s: float
+    step_ms: float
+    stages_ms: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFrames:
+    """Frames of a chunk, uint8 [n, H, W, 3]; they come in order. cost: with the first ones. last: the chunk is
+    whole."""
 
     first_frame: int
     frames: npt.NDArray[np.uint8]
-    steps: int
-    started_s: float
-    step_ms: float
-    timings_ms: dict[str, float]
+    cost: StepCost | None
+    last: bool
 
 
 class EngineListener(Protocol):
     """What a session hears from the engine, always on the event loop and never blocking."""
 
-    def on_chunk(self, chunk: EngineChunk) -> None: ...
+    def on_frames(self, made: EngineFrames) -> None: ...
 
     def on_skip(self, index: int) -> None:
         """Chunk `index` is left out."""
@@ -174,19 +183,17 @@ class EngineSession:
         elif kind == "skipped":
             self._release(message)
             self._skipped(message["index"])
-        elif kind == "chunk":
-            frames = self._arena.frames[message["slot"]].copy()
-            self._release(message)
-            self.listener.on_chunk(
-                EngineChunk(
-                    first_frame=message["first_frame"],
-                    frames=frames,
-                    steps=message["steps"],
-                    started_s=message["started_s"],
-                    step_ms=message["step_ms"],
-                    timings_ms=message["timings_ms"],
-                )
+        elif kind == "frames":
+            begin, end = message["begin"], message["end"]
+            made = EngineFrames(
+                first_frame=message["first_frame"] + begin,
+                frames=self._arena.frames[message["slot"], begin:end].copy(),
+                cost=StepCost(**message["cost"]) if message["cost"] else None,
+                last=end == self.spec.hop_frames,
             )
+            if made.last:
+                self._release(message)
+            self.listener.on_frames(made)
 
     def _release(self, message: dict[str, Any]) -> None:
         self._in_flight.discard(message["index"])

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stream.engine_session import StepCost
+
 STEPS_KEPT = 500
 RECENT_S = 10
 
@@ -33,10 +35,10 @@ class Figures:
         self.denoising_steps = 0
         self.reported: Counter[str] = Counter()
 
-    def step(self, step_ms: float, stages_ms: dict[str, float], denoising_steps: int) -> None:
-        self._steps_ms.append(step_ms)
-        self._stages_ms = stages_ms
-        self.denoising_steps = denoising_steps
+    def step(self, cost: StepCost) -> None:
+        self._steps_ms.append(cost.step_ms)
+        self._stages_ms = cost.stages_ms
+        self.denoising_steps = cost.denoising_steps
 
     def moment(self, moment: Moment) -> None:
         self._moments.append(moment)

@@ -1,7 +1,8 @@
 """The model's own process: `python -m stream.model_process FD SETTINGS`, started by `stream.engine` only.
 
-Its main thread reads what arrived, takes the most urgent window, steps and answers. States live here, one
-per session; pictures and audio in the sessions' arenas; a second thread prepares new portraits. The end of
+Its main thread reads what arrived, takes the most urgent window, steps and answers with the chunk's first frame; a
+painter's thread draws the frames that are due later. States live here, one per session; pictures and audio in the
+sessions' arenas; another thread prepares new portraits. The end of
 the control socket means that the server is gone: exit.
 """
 
@@ -18,14 +19,16 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import checkpoint
-from pipeline.state import Controls, FrameChunk, StreamState
+from pipeline.state import Controls, StreamState
 from pipeline.windowing import AudioWindow, WindowSpec
 from stream.arena import Arena, ArenaLayout
+from stream.engine_session import StepCost
 from stream.preparation import Preparation
 from stream.schedule import Job, Schedule
 from stream.wire import Unpacker, pack
@@ -56,6 +59,13 @@ class _Session:
     arena: Arena
     state: StreamState
     spec: WindowSpec
+    drawing: list[Future[None]] = field(default_factory=list)
+
+    def finish(self) -> None:
+        """Wait for the last chunk's later frames: they are sent in order. Raises what went wrong with them."""
+        drawing, self.drawing = self.drawing, []
+        for frame in drawing:
+            frame.result()
 
 
 class ModelProcess:
@@ -72,6 +82,7 @@ class ModelProcess:
         self._pipe = getattr(importlib.import_module(module), function)(settings)
         full = settings["steps"] or self._pipe.scheduler.config.num_inference_steps
         self._preparation = Preparation(self._send)
+        self._painter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="painter")
         self._schedule = Schedule(full_steps=full, min_steps=settings["min_steps"])
         gc.collect()
         gc.freeze()
@@ -139,7 +150,9 @@ class ModelProcess:
 
     def _close(self, name: str) -> None:
         self._schedule.forget(name)
-        self._sessions.pop(name).arena.close()
+        session = self._sessions.pop(name)
+        wait(session.drawing)
+        session.arena.close()
 
     def _step(self, job: Job, steps: int) -> None:
         session = self._sessions[job.session]
@@ -153,18 +166,36 @@ class ModelProcess:
         )
         started = time.monotonic()
         try:
-            state, chunk = self._pipe.step(session.state, window, num_inference_steps=steps)
+            session.finish()
+            state, motion = self._pipe.move(session.state, window, num_inference_steps=steps)
+            answer |= {"type": "frames", "first_frame": motion.first_frame}
+            hop = len(motion.z_TD)
+            begin = self._pipe.first_frames(hop)
+            pictures, drawn_ms = self._pipe.draw(state, motion.z_TD[:begin])
         except Exception as error:
             logger.exception("session %s failed at chunk %d", job.session, job.index)
             self._close(job.session)
             self._send(answer | {"type": "failed", "message": f"The model failed: {error}"})
             return
-        session.state = state
-        session.arena.frames[job.slot] = chunk.frames
+        session.arena.frames[job.slot, :begin] = pictures
         took_s = time.monotonic() - started
+        stages_ms = {name: round(value, 3) for name, value in (motion.timings_ms | drawn_ms).items()}
+        cost = StepCost(denoising_steps=steps, started_s=started, step_ms=1000 * took_s, stages_ms=stages_ms)
+        self._send(answer | {"begin": 0, "end": begin, "cost": asdict(cost)})
         self._schedule.observe(steps, took_s)
-        cost = {"steps": steps, "started_s": started, "step_ms": 1000 * took_s}
-        self._send(answer | {"type": "chunk"} | cost | _summary(chunk))
+        session.drawing = [
+            self._painter.submit(self._draw, session, state, motion.z_TD[k : k + 1], answer, k)
+            for k in range(begin, hop)
+        ]
+        session.state = self._pipe.remember(state)  # while nobody waits for it
+
+    def _draw(
+        self, session: _Session, state: StreamState, z_1D: Any, answer: dict[str, Any], frame: int
+    ) -> None:
+        """One of a chunk's later frames, in the painter's thread."""
+        pictures, _ = self._pipe.draw(state, z_1D)
+        session.arena.frames[answer["slot"], frame] = pictures[0]
+        self._send(answer | {"begin": frame, "end": frame + 1, "cost": None})
 
     def _send(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
         """Whole messages, from either thread; descriptors travel with the first byte."""
@@ -172,11 +203,6 @@ class ModelProcess:
         with self._sending:
             sent = socket.send_fds(self._control, [data], descriptors) if descriptors else 0
             self._control.sendall(data[sent:])
-
-
-def _summary(chunk: FrameChunk) -> dict[str, Any]:
-    timings = {name: round(value, 3) for name, value in chunk.timings_ms.items()}
-    return {"first_frame": chunk.first_frame, "timings_ms": timings}
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from stream import aiortc_patches
 from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
-from stream.engine_session import EngineChunk
+from stream.engine_session import EngineFrames
 from stream.errors import BadRequestError
 from stream.figures import Figures, Moment
 from stream.gallery import Entry
@@ -336,11 +336,12 @@ class Session:
 
     # --- what the engine says ---
 
-    def on_chunk(self, chunk: EngineChunk) -> None:
-        self._traces.made(chunk, self._clock.now())
-        self._video.push(chunk.first_frame, chunk.frames)
-        self._figures.step(chunk.step_ms, chunk.timings_ms, chunk.steps)
-        self._metrics.step_ms.observe(chunk.step_ms)
+    def on_frames(self, made: EngineFrames) -> None:
+        self._video.push(made.first_frame, made.frames)
+        if made.cost is not None:
+            self._traces.made(made, self._clock.now())
+            self._figures.step(made.cost)
+            self._metrics.step_ms.observe(made.cost.step_ms)
 
     def _on_shown(self, frame: int, timestamp: int) -> None:
         self._traces.shown(frame, timestamp, self._clock.now())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from stream.engine_session import EngineChunk
+from stream.engine_session import EngineFrames
 from stream.protocol import ChunkTrace
 
 KEPT = 600
@@ -44,11 +44,11 @@ class Traces:
         )
         _bound(self._open)
 
-    def made(self, chunk: EngineChunk, made_s: float) -> None:
-        trace = self._open.get(chunk.first_frame)
-        if trace is not None:
-            trace.started_s = chunk.started_s
-            trace.stages_ms = chunk.timings_ms
+    def made(self, frames: EngineFrames, made_s: float) -> None:
+        trace = self._open.get(frames.first_frame)
+        if trace is not None and frames.cost is not None:
+            trace.started_s = frames.cost.started_s
+            trace.stages_ms = frames.cost.stages_ms
             trace.made_s = made_s
 
     def shown(self, frame: int, timestamp: int, shown_s: float) -> None:

@@ -12,7 +12,7 @@ from pipeline.portrait import Portrait
 from pipeline.windowing import AudioWindow
 from stream.config import MediaConfig
 from stream.engine import ModelEngine
-from stream.engine_session import EngineChunk
+from stream.engine_session import EngineFrames
 from stream.errors import EngineError
 from stream.protocol import FPS, ControlValues, LatencyBudget
 
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_WINDOWS_IGNORED = 3
 WINDOW_TIMEOUT_S = 60.0
+REST_S = 0.015  # in which a live session's model brings its memory up to date
 # A live session shares the cores with codecs, network and often the browser, which the warm-up does not: with all of
 # them on two cores, a step that took 36 ms in warm-up took 63 ms.
 LIVE_FACTOR = 1.8
@@ -29,10 +30,10 @@ class _Probe:
     """Listens to one warm-up session."""
 
     def __init__(self) -> None:
-        self.answers: asyncio.Queue[EngineChunk | str] = asyncio.Queue()
+        self.answers: asyncio.Queue[EngineFrames | str] = asyncio.Queue()
 
-    def on_chunk(self, chunk: EngineChunk) -> None:
-        self.answers.put_nowait(chunk)
+    def on_frames(self, made: EngineFrames) -> None:
+        self.answers.put_nowait(made)
 
     def on_skip(self, index: int) -> None:
         self.answers.put_nowait(f"The model left out warm-up chunk {index}.")
@@ -48,7 +49,8 @@ class _Probe:
 async def warm_up(
     engine: ModelEngine, portrait: Portrait, media: MediaConfig, *, windows: int
 ) -> list[float]:
-    """Wall time of each measured step in ms, from submission to frames in hand, one at a time, on silence."""
+    """Wall time of each measured step in ms, from submission to the chunk's first frame in hand, one at a time, on
+    silence."""
     probe = _Probe()
     spec = engine.window_spec(hop_frames=media.hop_frames, right_frames=media.right_frames)
     session = engine.open(portrait, spec=spec, seed=0, controls=ControlValues(), listener=probe)
@@ -58,11 +60,16 @@ async def warm_up(
         for index in range(windows):
             started = time.monotonic()
             session.submit(AudioWindow(index, spec.start_sample(index), silence), started + WINDOW_TIMEOUT_S)
-            async with asyncio.timeout(WINDOW_TIMEOUT_S):
-                answer = await probe.answers.get()
-            if isinstance(answer, str):
-                raise EngineError(answer)
-            times_ms.append(1000 * (time.monotonic() - started))
+            while True:
+                async with asyncio.timeout(WINDOW_TIMEOUT_S):
+                    answer = await probe.answers.get()
+                if isinstance(answer, str):
+                    raise EngineError(answer)
+                if answer.cost is not None:
+                    times_ms.append(1000 * (time.monotonic() - started))
+                if answer.last:
+                    break
+            await asyncio.sleep(REST_S)
     except TimeoutError as error:
         raise EngineError(f"The model gave no frames within {WINDOW_TIMEOUT_S:.0f} s of warm-up.") from error
     finally:

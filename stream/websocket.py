@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from stream.aiortc_patches import open_h264
-from stream.engine_session import EngineChunk
+from stream.engine_session import EngineFrames
 from stream.errors import StreamError, UnauthorizedError, UnavailableError
 from stream.figures import Figures
 from stream.protocol import (
@@ -134,7 +134,7 @@ class SocketSession:
         self._windower = AudioWindower(spec)
         self._downsampler = Downsampler()
         self._encoder = _FrameEncoder(options.format, media.jpeg_quality, 1000 * media.video_bitrate_kbps)
-        self._chunks: asyncio.Queue[EngineChunk | None] = asyncio.Queue()
+        self._made: asyncio.Queue[EngineFrames | None] = asyncio.Queue()
         self._figures = Figures()
         self._samples = 0
         self._frames_sent = 0
@@ -226,8 +226,8 @@ class SocketSession:
             self._wake_at_end()
 
     async def _write(self) -> None:
-        while (chunk := await self._chunks.get()) is not None:
-            encoded = await asyncio.to_thread(self._encoder.encode, chunk)
+        while (made := await self._made.get()) is not None:
+            encoded = await asyncio.to_thread(self._encoder.encode, made)
             for frame in encoded:
                 await self._socket.send_bytes(frame.pack())
                 self._frames_sent += 1
@@ -259,11 +259,12 @@ class SocketSession:
 
     # --- what the engine says ---
 
-    def on_chunk(self, chunk: EngineChunk) -> None:
-        self._answered += 1
-        self._figures.step(chunk.step_ms, chunk.timings_ms, chunk.steps)
-        self._server.metrics.step_ms.observe(chunk.step_ms)
-        self._chunks.put_nowait(chunk)
+    def on_frames(self, made: EngineFrames) -> None:
+        self._answered += made.last
+        if made.cost is not None:
+            self._figures.step(made.cost)
+            self._server.metrics.step_ms.observe(made.cost.step_ms)
+        self._made.put_nowait(made)
         self._wake_at_end()
 
     def on_skip(self, index: int) -> None:
@@ -278,11 +279,11 @@ class SocketSession:
 
     def on_failure(self, message: str) -> None:
         self._failure = message
-        self._chunks.put_nowait(None)
+        self._made.put_nowait(None)
 
     def _wake_at_end(self) -> None:
         if self._ended and self._answered >= self._submitted:
-            self._chunks.put_nowait(None)
+            self._made.put_nowait(None)
 
 
 class _FrameEncoder:
@@ -294,9 +295,9 @@ class _FrameEncoder:
         self._bit_rate = bit_rate
         self._h264: Any = None
 
-    def encode(self, chunk: EngineChunk) -> list[EncodedFrame]:
+    def encode(self, made: EngineFrames) -> list[EncodedFrame]:
         encoded = []
-        for index, pixels in enumerate(chunk.frames, chunk.first_frame):
+        for index, pixels in enumerate(made.frames, made.first_frame):
             data, key_frame = self._jpeg(pixels) if self._format == "jpeg" else self._video(pixels, index)
             encoded.append(
                 EncodedFrame(

@@ -90,7 +90,8 @@
       const audio = pc.addTransceiver("audio", { direction: { both: "sendrecv", up: "sendonly", down: "recvonly" }[leg] });
       if (leg !== "down") watchSent(audio.sender);
       if (leg !== "up") pc.addTransceiver("video", { direction: "recvonly" });
-      pc.ontrack = ({ track }) => {
+      pc.ontrack = ({ track, receiver }) => {
+        if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0; // as a page for live talk does
         video.srcObject.addTrack(track);
         if (track.kind === "audio") listen(track.clone(), kept.heard);
       };

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.portrait import Portrait
-from pipeline.state import Controls, FrameChunk
+from pipeline.state import ChunkMotion, Controls
 from pipeline.windowing import AudioWindow, WindowSpec
 
 LEFT_FRAMES = 6
@@ -54,9 +54,9 @@ class EnergyMouth:
     ) -> EnergyState:
         return EnergyState(portrait, window, seed, controls)
 
-    def step(
+    def move(
         self, state: EnergyState, window: AudioWindow, *, num_inference_steps: int | None = None
-    ) -> tuple[EnergyState, FrameChunk]:
+    ) -> tuple[EnergyState, ChunkMotion]:
         if window.index != state.chunk_index:
             raise ValueError(f"window {window.index} came where {state.chunk_index} was due")
         time.sleep(self._step_s * (num_inference_steps or 2) / 2)
@@ -64,14 +64,20 @@ class EnergyMouth:
         hop = window.pcm[spec.left_samples : spec.left_samples + spec.hop_samples]
         rms = np.sqrt(np.mean(np.square(hop.reshape(spec.hop_frames, -1)), axis=1))
         levels = np.clip(rms / FULL_SCALE_RMS, 0, 1) * state.controls.expressiveness
+        return state.skip(), ChunkMotion(window.index * spec.hop_frames, levels[:, None], {})  # type: ignore[arg-type]
+
+    def remember(self, state: EnergyState) -> EnergyState:
+        return state
+
+    def first_frames(self, count: int) -> int:
+        return 1
+
+    def draw(self, state: EnergyState, levels_T1: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
         height, width = state.portrait.canvas.shape[:2]
-        frames = np.zeros((spec.hop_frames, height, width, 3), np.uint8)
-        frames[..., :] = np.clip(levels * 200 + 20, 0, 255).astype(np.uint8)[:, None, None, None]
+        frames = np.zeros((len(levels_T1), height, width, 3), np.uint8)
+        frames[..., :] = np.clip(levels_T1 * 200 + 20, 0, 255).astype(np.uint8)[:, :, None, None]
         frames[:, : height // 4] = (state.seed * 40) % 256
-        chunk = FrameChunk(
-            window.index * spec.hop_frames, frames, np.zeros((spec.hop_frames, 1), np.float32), {}
-        )
-        return state.skip(), chunk
+        return frames, {}
 
 
 def load(settings: dict[str, Any]) -> EnergyMouth:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pipeline.portrait import Portrait
 from pipeline.windowing import AudioWindow, WindowSpec
 from stream.config import ModelConfig
 from stream.engine import ModelEngine
-from stream.engine_session import EngineChunk, EngineSession
+from stream.engine_session import EngineFrames, EngineSession
 from stream.errors import EngineError
 from stream.protocol import ControlValues
 
@@ -23,17 +24,35 @@ ENERGY_MOUTH = "tests.streaming.energy_mouth:load"
 TIMEOUT_S = 30.0
 
 
+class Chunk(NamedTuple):
+    first_frame: int
+    frames: np.ndarray  # [hop, H, W, 3]
+    steps: int
+
+
 class Listener:
     """Keeps everything the engine says."""
 
     def __init__(self) -> None:
-        self.chunks: list[EngineChunk] = []
+        self.made: list[EngineFrames] = []
         self.skipped: list[int] = []
         self.live: list[bool] = []
         self.failures: list[str] = []
 
-    def on_chunk(self, chunk: EngineChunk) -> None:
-        self.chunks.append(chunk)
+    @property
+    def chunks(self) -> list[Chunk]:
+        whole: list[Chunk] = []
+        parts: list[EngineFrames] = []
+        for made in self.made:
+            parts = [made] if made.cost is not None else [*parts, made]
+            if made.last:
+                assert parts[0].cost is not None
+                frames = np.concatenate([part.frames for part in parts])
+                whole.append(Chunk(parts[0].first_frame, frames, parts[0].cost.denoising_steps))
+        return whole
+
+    def on_frames(self, made: EngineFrames) -> None:
+        self.made.append(made)
 
     def on_skip(self, index: int) -> None:
         self.skipped.append(index)
