@@ -194,6 +194,7 @@ class Session:
         self._uplink = aiortc_patches.use_low_delay_buffer(audio.receiver)
         aiortc_patches.use_encoder(audio.sender, aiortc_patches.TunedOpusEncoder())
         aiortc_patches.report_lead(audio.sender, lead_samples=round(AUDIO_LEAD_S * SAMPLE_RATE))
+        aiortc_patches.show_at_once(video.sender)
         aiortc_patches.watch_sent(video.sender, self._traces.sent)
         if self._codec == "H264":
             media = self._config.media

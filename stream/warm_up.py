@@ -23,7 +23,7 @@ WINDOW_TIMEOUT_S = 60.0
 REST_S = 0.015  # in which a live session's model brings its memory up to date
 # A live session shares the cores with codecs, network and often the browser, which the warm-up does not: with all of
 # them on two cores, a step that took 36 ms in warm-up took 63 ms.
-LIVE_FACTOR = 1.8
+LIVE_FACTOR = 1.3
 
 
 class _Probe:
