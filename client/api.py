@@ -74,6 +74,10 @@ class ServerApi:
         chunks = (await self._ask("GET", f"{path}/chunks", params={"after": after})).json()["chunks"]
         return [ChunkTrace(**chunk) for chunk in chunks]
 
+    async def metrics(self) -> str:
+        """GET /metrics: Prometheus text."""
+        return (await self._ask("GET", "/metrics")).text
+
     async def close_session(self, path: str) -> None:
         await self._ask("DELETE", path)
 

@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("pipeline.render", "make a video file from a portrait and a sound file"),
     "devices": ("client.devices", "list microphones and speakers"),
     "latency": ("client.latency.command", "measure mouth to photon, of this or another server"),
+    "load": ("client.latency.load", "find out how many sessions a server carries"),
     "benchmark": ("pipeline.benchmark", "measure how fast the model runs here"),
     "evaluate": ("pipeline.evaluation.command", "measure how good a model is, with pictures"),
 }

@@ -42,7 +42,9 @@ TIMESTAMP_MODULUS = 1 << 32
 MAX_MISORDER = 100
 ARRIVALS = 16
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
-MAX_PLAYOUT_DELAY_MS = 500  # up to here Chromium shows a picture as it comes, unless it must wait for its sound
+MAX_PLAYOUT_DELAY_MS = (
+    500  # up to here Chromium shows a picture as it comes, unless it must wait for its sound
+)
 
 
 def supported() -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 STEP_BUCKETS_MS = (2, 5, 10, 15, 20, 30, 40, 60, 80, 120, 200, 400)
 
@@ -32,6 +34,13 @@ class Metrics:
             "Wall time of one chunk in the model process",
             buckets=STEP_BUCKETS_MS,
             registry=self.registry,
+        )
+
+    def watch_processes(self, model_pid: Callable[[], int | None]) -> None:
+        """CPU and memory of the server's two processes (on Linux; elsewhere these are left out)."""
+        ProcessCollector(namespace="talkalong_server", registry=self.registry)
+        ProcessCollector(
+            namespace="talkalong_model", pid=lambda: model_pid() or "none", registry=self.registry
         )
 
     def _counter(self, name: str, text: str, labels: list[str] | None = None) -> Counter:

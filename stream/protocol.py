@@ -197,9 +197,9 @@ class SessionStats:
     """One session's figures, pushed each second and served at GET /v1/sessions/{id}/stats.
 
     Counters count from the start of the session; fps_sent, miss_ratio, loss_ratio, step and buffer figures
-    describe the last seconds. A miss is a 40 ms slot whose own frame was not there in time (the last one was
-    repeated); late frames came after their slot; skipped frames were left out under overload or while the
-    model restarted; concealed audio was lost or late on its way here and filled in.
+    describe the last seconds. Due frames are the 40 ms slots of media time; a miss is one whose own frame was not
+    there in time (the last one was repeated); late frames came after their slot; skipped frames were left out under
+    overload or while the model restarted; concealed audio was lost or late on its way here and filled in.
     """
 
     session_id: str
@@ -210,6 +210,7 @@ class SessionStats:
     media_time_s: float = 0.0
     fps_sent: float = 0.0
     frames_sent: int = 0
+    frames_due: int = 0
     frames_missed: int = 0
     frames_late: int = 0
     frames_skipped: int = 0

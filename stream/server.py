@@ -134,6 +134,7 @@ class Server:
         gc.freeze()
         self._warm = True
         self.metrics.ready.set_function(lambda: float(self.status == "ready"))
+        self.metrics.watch_processes(lambda: self.engine.pid)
         if self._on_ready is not None:
             self._on_ready(self)
 

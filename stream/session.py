@@ -450,6 +450,7 @@ class Session:
             media_time_s=round(self._ingest.end / SAMPLE_RATE, 2),
             fps_sent=round(self._figures.fps_sent(), 1),
             frames_sent=video.sent_frames,
+            frames_due=video.due_frames,
             frames_missed=video.missed_frames,
             frames_late=self._video.late_frames,
             frames_skipped=self._skipped_frames,

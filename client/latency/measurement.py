@@ -107,12 +107,12 @@ def deadlines(server: dict[str, Any]) -> dict[str, Any]:
     """Of a Talkalong server's own count; {} for others."""
     if "frames_missed" not in server:
         return {}
-    sent = max(int(server.get("frames_sent", 0)), 1)
+    due = int(server.get("frames_due", 0))
     missed = int(server["frames_missed"])
     return {
         "missed": missed,
-        "sent": sent,
-        "ratio": round(missed / sent, 5),
+        "due": due,
+        "ratio": round(missed / max(due, 1), 5),
         "reanchors": server.get("reanchors", 0),
     }
 

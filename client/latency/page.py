@@ -42,6 +42,8 @@ def render(report: dict[str, Any]) -> str:
     after = [seen + MEAN_PHASE_MS - heard for seen, heard in pairs if seen is not None and heard is not None]
     parts += ["<h2>Picture after sound</h2>", histogram(after, "ms")]
     parts += ["<h2>Over the run</h2>", scatter(photon, "s into the run", "ms from mouth to photon")]
+    if "one_chunk_ms" in figures.get("way", {}):
+        parts += ["<h2>The way of one chunk, a typical one</h2>", timeline(figures["way"])]
     if report["budget"]:
         parts += ["<h2>The server's budget beside what was measured</h2>", _budget(report)]
     provenance = json.dumps(report["provenance"], indent=1, ensure_ascii=False)
@@ -60,6 +62,35 @@ def render_sweep(rows: list[tuple[float, dict[str, Any]]]) -> str:
         ]
         parts += [f"<h2>Mouth to photon, {key}</h2>", scatter(points, "% lost, each way", "ms", joined=True)]
     return _document("Latency over loss", "\n".join(parts))
+
+
+def render_load(result: dict[str, Any]) -> str:
+    """Missed deadlines, delay, CPU and memory over the number of sessions."""
+    levels = result["levels"]
+    curves: list[tuple[str, str, list[tuple[float, float]]]] = [
+        ("Missed deadlines", "%", [(level["sessions"], 100 * level["miss_ratio"]) for level in levels]),
+        *(
+            (f"Mouth to photon, {key}", "ms", [
+                (level["sessions"], level["mouth_to_photon_ms"][key])
+                for level in levels if key in level["mouth_to_photon_ms"]
+            ])
+            for key in ("p50", "p95")
+        ),
+        *(
+            (f"CPU of the {name}", "cores", [
+                (level["sessions"], level["cpu_cores"][name]) for level in levels if name in level["cpu_cores"]
+            ])
+            for name in ("server", "model")
+        ),
+        ("Memory", "MB", [(level["sessions"], sum(level["memory_mb"].values())) for level in levels]),
+    ]  # fmt: skip
+    parts = [f"<p>{html.escape(result['stopped_by'])}</p>"] if result["stopped_by"] else []
+    parts.append(f"<p>Sessions with less than 1 % missed: <b>{result['carried']}</b></p>")
+    for title, unit, points in curves:
+        parts += [f"<h2>{title}</h2>", scatter(points, "sessions", unit, joined=True)]
+    provenance = json.dumps(result["provenance"], indent=1, ensure_ascii=False)
+    parts += ["<h2>Set-up</h2>", f"<pre>{html.escape(provenance)}</pre>"]
+    return _document("Load", "\n".join(parts))
 
 
 def histogram(values: list[float], unit: str) -> str:
@@ -95,6 +126,25 @@ def scatter(points: list[tuple[float, float]], unit_x: str, unit_y: str, *, join
         way = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
         shapes.append(f'<polyline class="curve" points="{way}"/>')
     return _figure([*shapes, *_axes(min(xs), max(xs), low, high, unit_x, unit_y)])
+
+
+def timeline(way: dict[str, Any]) -> str:
+    """One bar a span, each beginning where the one before ends, then the lips' own response."""
+    rows = list(way["one_chunk_ms"].items())
+    if "lip_response_ms" in way:
+        rows.append(("the lips themselves", way["lip_response_ms"]))
+    across = _scale(0, sum(value for _, value in rows), 130, WIDTH - 60)
+    shapes, begun = [], 0.0
+    for number, (name, value) in enumerate(rows):
+        y = 6 + 17 * number
+        first, last = sorted((across(begun), across(begun + value)))
+        shapes.append(f'<text x="4" y="{y + 10}">{html.escape(name.replace("_", " "))}</text>')
+        shapes.append(
+            f'<rect class="bar" x="{first:.1f}" y="{y}" width="{max(last - first, 1):.1f}" height="12"/>'
+        )
+        shapes.append(f'<text x="{last + 4:.1f}" y="{y + 10}">{value:.1f} ms</text>')
+        begun += value
+    return _figure(shapes, height=17 * len(rows) + 10)
 
 
 def _budget(report: dict[str, Any]) -> str:

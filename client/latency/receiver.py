@@ -86,7 +86,7 @@ class Receiver:
         progress: Callable[[float, int, dict[str, Any]], None] = lambda *_: None,
     ) -> None:
         self._adapter = adapter
-        self._probe = probe
+        self.probe = probe
         self._profile = profile
         self._progress = progress
         self._microphone = ProbeMicrophone(probe.pcm)
@@ -100,6 +100,11 @@ class Receiver:
         self._channel: RTCDataChannel | None = None
         self._trace = Trace()
         self._broken: str | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the recording before the probe is over; `record` returns what there is."""
+        self._stopped = True
 
     async def record(self) -> Recording:
         """Raises a `ClientError` where the server cannot be reached, refuses, or hangs up."""
@@ -176,9 +181,9 @@ class Receiver:
             await asyncio.sleep(0.01)
         while self._broken is None:
             passed_s = time.monotonic() - (self._microphone.start_s or 0.0)
-            self._progress(min(passed_s, self._probe.seconds), len(self._frame_s), figures)
+            self._progress(min(passed_s, self.probe.seconds), len(self._frame_s), figures)
             self._ping()
-            if passed_s > self._probe.seconds + TAIL_S:
+            if self._stopped or passed_s > self.probe.seconds + TAIL_S:
                 self._trace.chunks += await self._adapter.chunks(self._trace.newest_chunk)
                 return await self._adapter.figures() or figures
             await asyncio.sleep(PROGRESS_S)

@@ -85,7 +85,7 @@ def table(report: dict[str, Any]) -> str:
     if figures["deadlines"]:
         missed = figures["deadlines"]
         lines.append(
-            f"missed deadlines              {100 * missed['ratio']:9.2f} % ({missed['missed']} of {missed['sent']})"
+            f"missed deadlines              {100 * missed['ratio']:9.2f} % ({missed['missed']} of {missed['due']})"
         )
     drift = figures["drift_ms_per_hour"]["mouth_to_photon"]
     if "slope" in drift:
@@ -104,8 +104,26 @@ def table(report: dict[str, Any]) -> str:
             f"{name.removesuffix('_ms').replace('_', ' ')} {value:.0f}" for name, value in budget.items()
         )
         lines.append(f"the server's budget, ms: {parts}")
+    lines += way_lines(figures.get("way") or {})
     lines += [f"! {problem}" for problem in figures["problems"]]
     return "\n".join(lines)
+
+
+def way_lines(way: dict[str, Any]) -> list[str]:
+    """Where the time goes, one line a span; the sum, and what is left of mouth to photon."""
+    if "spans_ms" not in way:
+        return [way["problem"]] if "problem" in way else []
+    title = f"the way of {way['chunks']} chunks"
+    lines = ["", f"{title:30}{'p50':>9}{'p95':>9}{'mean':>9}"]
+    for name, found in [*way["spans_ms"].items(), ("sum", way["way_ms"])]:
+        mean = way["mean_ms"].get(name, found["mean"])
+        lines.append(f"  {name.replace('_', ' '):28}{found['p50']:9.1f}{found['p95']:9.1f}{mean:9.1f}")
+    if "lip_response_ms" in way:
+        lines.append(f"  {'the lips themselves':28}{way['lip_response_ms']:9.1f}")
+    if "remainder_ms" in way:
+        lines.append(f"  {'remainder':28}{way['remainder_ms']:9.1f}")
+    lines.append(f"  the server's clock is known to {way['clock_uncertainty_ms']:.1f} ms")
+    return lines
 
 
 def _row(label: str, found: dict[str, Any]) -> str:
