@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.avatar_pipeline import AvatarPipeline
-from pipeline.blinks import lids_closed
 from pipeline.compositor import composite
 from pipeline.evaluation.latent_motion import MouthOpening, loudness
 from pipeline.evaluation.material import SAMPLES_PER_FRAME, Clip
+from pipeline.evaluation.speaking import speak
 from pipeline.portrait import Portrait
 from pipeline.windowing import WindowSpec
 
@@ -171,30 +171,5 @@ def offline_latents(
     pipe: AvatarPipeline, portrait: Portrait, clip: Clip, window: WindowSpec, seed: int
 ) -> torch.Tensor:
     """Latents [T,D] of a clip whose audio is heard as a whole: what streaming must equal."""
-    from pipeline.denoiser import LEFT_SLOTS
-    from pipeline.sampler import denoise_chunk, frame_noise
-
-    state = pipe.init_state(portrait, window=window, seed=seed)
-    chunks = window.chunk_count(len(clip.pcm))
-    before = window.left_samples
-    after = chunks * window.hop_samples + window.right_samples - len(clip.pcm)
-    pcm_1N = torch.from_numpy(np.pad(clip.pcm, (before, after)))[None].to(pipe.device)
-    features_1TF = pipe.audio_encoder(pcm_1N)[:, window.left_frames - LEFT_SLOTS :]
-    style = state.z_ref_1D.new_tensor([[state.controls.expressiveness, state.controls.head_motion]])
-    session = pipe.denoiser.embed_session(state.z_ref_1D, style)
-    ring, shown, made = state.ring, state.shown, []
-    for index in range(chunks):
-        frames = window.frames(index)
-        heard = features_1TF[:, frames.start : frames.stop + LEFT_SLOTS + window.right_frames]
-        lids_1T = torch.from_numpy(lids_closed(seed, frames))[None].to(heard)
-        z_1TD, ring = denoise_chunk(
-            pipe.denoiser,
-            pipe.scheduler,
-            ring,
-            audio_BTC=pipe.denoiser.embed_audio(heard, window.right_frames, lids_1T),
-            session_BC=session,
-            noise_BTD=frame_noise(seed, frames, pipe.denoiser.latent_size)[None].to(state.z_ref_1D),
-        )
-        z_1TD, shown = shown.then(z_1TD)
-        made.append(z_1TD[0])
-    return torch.cat(made)[: clip.frames]
+    z_ref_1D = pipe.init_state(portrait, window=window, seed=seed).z_ref_1D
+    return speak(pipe, z_ref_1D, clip.pcm[None], window, [seed])[0, : clip.frames]

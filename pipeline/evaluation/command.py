@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.avatar_pipeline import AvatarPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher", type=Path, help="folder of a many-step denoiser to compare the few steps with"
     )
+    parser.add_argument(
+        "--study",
+        nargs="+",
+        metavar="NAME",
+        help="no table, but these studies instead, or all of them: see docs/evaluation.md",
+    )
     parser.add_argument("--judge-python", type=Path, help="a Python with MediaPipe 0.10.21 and dlib")
     parser.add_argument("--threads", type=int, help="processor threads for the model")
     parser.add_argument("--seed", type=int, help="seed of the sessions")
@@ -59,6 +70,15 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     try:
+        if str(args.model).endswith((".yaml", ".yml")):
+            pipe, digest = checkpoint.build(Path(args.model)), None
+            gallery = PACKAGE / "weights" / "portrait_256" / "portraits"
+        else:
+            folder = checkpoint.resolve(args.model)
+            pipe, digest = AvatarPipeline.from_pretrained(folder), checkpoint.model_sha256(folder)
+            gallery = folder / "portraits"
+        if args.study:
+            return _study(args, pipe, {"model": str(args.model), "model_sha256": digest}, gallery)
         config = args.config or CONFIGS / ("quick.yaml" if args.quick else "default.yaml")
         settings = load_settings(EvaluationSettings, config)
         changes = {
@@ -68,13 +88,6 @@ def run(args: argparse.Namespace) -> int:
         }
         settings = replace(settings, **{name: value for name, value in changes.items() if value is not None})
         torch.set_num_threads(settings.threads)
-        if str(args.model).endswith((".yaml", ".yml")):
-            pipe, digest = checkpoint.build(Path(args.model)), None
-            gallery = PACKAGE / "weights" / "portrait_256" / "portraits"
-        else:
-            folder = checkpoint.resolve(args.model)
-            pipe, digest = AvatarPipeline.from_pretrained(folder), checkpoint.model_sha256(folder)
-            gallery = folder / "portraits"
         cast = Cast.gather(args.data, args.runs, gallery, settings)
         with Judge(judge_python(args.judge_python)) as judge:
             evidence = evaluate(
@@ -103,6 +116,29 @@ def run(args: argparse.Namespace) -> int:
     missed = table.missed()
     print(f"\n{len(missed)} measures below v0. Report with pictures: {page}")
     return 1 if missed else 0
+
+
+def _study(
+    args: argparse.Namespace, pipe: AvatarPipeline, model: Mapping[str, str | None], gallery: Path
+) -> int:
+    import torch
+
+    from pipeline.evaluation.judging import Judge, judge_python
+    from pipeline.evaluation.report import write_page
+    from pipeline.evaluation.studies.running import chosen_studies, run_studies
+    from pipeline.evaluation.studies.settings import StudySettings
+    from pipeline.training.settings import load_settings
+
+    names = chosen_studies(args.study)
+    settings = load_settings(StudySettings, args.config or CONFIGS / "studies.yaml")
+    torch.set_num_threads(args.threads or settings.threads)
+    with Judge(judge_python(args.judge_python)) as judge:
+        run_studies(
+            names, pipe, judge, settings, data=args.data, runs=args.runs, gallery=gallery, out=args.out,
+            teacher=args.teacher, model=model,
+        )  # fmt: skip
+    print(f"\nReport with pictures: {write_page(args.out)}")
+    return 0
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ COLOURS = {
 }
 
 
-def _pyplot() -> Any:
+def pyplot_without_screen() -> Any:
     try:
         import matplotlib
     except ImportError as error:
@@ -38,7 +38,7 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _save(pyplot: Any, figure: Any, path: Path) -> Path:
+def save_figure(pyplot: Any, figure: Any, path: Path) -> Path:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
@@ -58,7 +58,7 @@ def _shade_closures(axis: Axes, take: Take) -> None:
 
 def aperture_curves(evidence: Evidence, takes: Sequence[Take], path: Path) -> Path:
     """Lip opening of the model, the reference and the baselines, over the waveform; p, b, m shaded."""
-    pyplot = _pyplot()
+    pyplot = pyplot_without_screen()
     figure, axes = pyplot.subplots(len(takes), 1, figsize=(12, 2.5 * len(takes)), squeeze=False)
     for axis, take in zip(axes[:, 0], takes, strict=True):
         seconds = np.arange(len(take.clip.pcm)) / SAMPLE_RATE
@@ -87,12 +87,12 @@ def aperture_curves(evidence: Evidence, takes: Sequence[Take], path: Path) -> Pa
         )
         axis.legend(fontsize=7, ncol=5, loc="upper right")
     axes[-1, 0].set_xlabel("seconds")
-    return _save(pyplot, figure, path)
+    return save_figure(pyplot, figure, path)
 
 
 def overview(evidence: Evidence, path: Path) -> Path:
     """Correlation over lags, head velocity spectra, lips in silence, and a long session's course."""
-    pyplot = _pyplot()
+    pyplot = pyplot_without_screen()
     figure, axes = pyplot.subplots(2, 2, figsize=(12, 7))
     lags = np.arange(-evidence.max_lag_frames, evidence.max_lag_frames + 1)
     for actor in ("loudness", "rig", "model"):
@@ -142,4 +142,4 @@ def overview(evidence: Evidence, path: Path) -> Path:
     for axis in axes.flat:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7)
-    return _save(pyplot, figure, path)
+    return save_figure(pyplot, figure, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,31 +12,9 @@ import numpy as np
 
 from pipeline.evaluation import plots, sheets
 from pipeline.evaluation.evidence import Evidence
+from pipeline.evaluation.page import write_page
 from pipeline.evaluation.table import Table
 from pipeline.evaluation.takes import Take
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Talkalong: evaluation of {model}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; background: #18181b; color: #f4f4f5; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #3f3f46; }}
-td.target {{ color: #6ee7b7; }} td.v0 {{ color: #fde68a; }} td.missed {{ color: #fca5a5; }}
-img {{ max-width: 100%; display: block; margin: .5rem 0 2rem; }}
-.wide {{ overflow-x: auto; }} .wide img {{ max-width: none; }}
-pre {{ color: #a1a1aa; white-space: pre-wrap; }}
-</style>
-<h1>Evaluation of {model}</h1>
-{table}
-<h2>Curves</h2>
-{curves}
-<h2>Pictures</h2>
-<p>Frames at full size, with mouth and eyes close up. Each row begins with the portrait itself.</p>
-{pictures}
-<h2>Provenance</h2>
-<pre>{provenance}</pre>
-</html>
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,45 +102,17 @@ def write_report(table: Table, evidence: Evidence, provenance: Mapping[str, Any]
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.png"):
         old.unlink()
+    (out / "model_card.md").write_text(model_card_section(table, provenance), encoding="utf-8")
+    curves, pictures = draw_pictures(evidence, out)
+    header, lines = table.cells()
     report = {
         "provenance": provenance,
         "rows": [row.to_json() for row in table.rows],
         "takes": take_figures(evidence),
+        "table": {"header": header, "lines": lines},
+        "notes": [f"{row.label}: {row.note}" for row in table.rows if row.note],
+        "curves": [[picture.path.name, picture.caption] for picture in curves],
+        "pictures": [[picture.path.name, picture.caption] for picture in pictures],
     }
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (out / "model_card.md").write_text(model_card_section(table, provenance), encoding="utf-8")
-    curves, pictures = draw_pictures(evidence, out)
-    page = out / "index.html"
-    page.write_text(
-        _PAGE.format(
-            model=html.escape(str(provenance["model"])),
-            table=_html_table(table),
-            curves=_html_pictures(curves, wide=False),
-            pictures=_html_pictures(pictures, wide=True),
-            provenance=html.escape(json.dumps(provenance, indent=1)),
-        ),
-        encoding="utf-8",
-    )
-    return page
-
-
-def _html_table(table: Table) -> str:
-    header, lines = table.cells()
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f'<td class="{line[-1]}">{html.escape(cell)}</td>' for cell in line) + "</tr>"
-        for line in lines
-    )
-    notes = "".join(
-        f"<li>{html.escape(row.label)}: {html.escape(row.note)}</li>" for row in table.rows if row.note
-    )
-    return f"<table><tr>{head}</tr>{body}</table><ul>{notes}</ul>"
-
-
-def _html_pictures(pictures: Sequence[Picture], *, wide: bool) -> str:
-    kind = "wide" if wide else ""
-    return "".join(
-        f'<h3>{html.escape(p.caption)}</h3><div class="{kind}">'
-        f'<img loading="lazy" src="{html.escape(p.path.name)}" alt="{html.escape(p.caption)}"></div>'
-        for p in pictures
-    )
+    return write_page(out)
