@@ -1,13 +1,13 @@
 """What the model would move to many sounds at once: motion without pictures, many times faster than real time.
 
-Streaming equals offline, so a study of motion needs neither windows nor frames: the whole sound is heard at once and many
-sessions are stepped as one batch, by the same `denoise_chunk` that a live session uses.
+Streaming equals offline, so a study of motion needs neither windows nor frames: the whole sound is heard at once and
+many sessions are stepped as one batch, by the same `denoise_chunk` that a live session uses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class Manner:
     """
 
     steps: int | None = None
-    controls: Controls = Controls()
+    controls: Controls = field(default_factory=Controls)
     context_frames: int | None = None
 
 
