@@ -1,8 +1,8 @@
 """`python -m pipeline.benchmark_variants`: the model's parts by other number types, compilers and runtimes.
 
 Every part is given inputs that a session really had (speech on a portrait, motion ring full). The variants take turns,
-call by call, so a busy machine slows all of them alike and their ratios mean something. Exactness is what becomes of the
-picture when this one part runs that way and the others as ever, in levels of 0..255.
+call by call, so a busy machine slows all of them alike and their ratios mean something. Exactness is what becomes of
+the picture when this one part runs that way and the others as ever, in levels of 0..255.
 """
 
 from __future__ import annotations

@@ -34,9 +34,7 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise Unavailable(
-            f"the package {name} is missing: pip install 'talkalong[variants]'"
-        ) from error
+        raise Unavailable(f"the package {name} is missing: pip install 'talkalong[variants]'") from error
 
 
 def _tuple(outputs: Any) -> tuple[Tensor, ...]:
@@ -124,7 +122,9 @@ def _onnx(module: nn.Module, examples: Sequence[Inputs], folder: Path) -> Path:
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(copy.deepcopy(module), inputs, dynamo=True, verbose=False, input_names=_names(inputs))
+        program = torch.onnx.export(
+            copy.deepcopy(module), inputs, dynamo=True, verbose=False, input_names=_names(inputs)
+        )
         assert program is not None
         program.save(str(path))
     return path

@@ -46,7 +46,7 @@ class LipReading:
 
     @classmethod
     def fit(cls, takes: Sequence[Take], references: Mapping[str, NDArray[np.float32]]) -> LipReading:
-        """From judged takes; `references` are the portraits' latents by name. ValueError if too few takes carry latents.
+        """From judged takes; `references` are the portraits' latents by name. ValueError: too few takes.
 
         For the agreement every second take is held out; the reading itself is then fitted to all.
         """
@@ -56,7 +56,9 @@ class LipReading:
             if take.latents is not None and not lips.hardly_moves(take.aperture)
         ]
         if len(pairs) < 2:
-            raise ValueError("The lips moved in fewer than two takes, so their opening cannot be read off latents.")
+            raise ValueError(
+                "The lips moved in fewer than two takes, so their opening cannot be read off latents."
+            )
         part = cls._of(_solve(pairs[::2]), 0.0, 0)
         nothing = np.zeros(pairs[0][0].shape[1], np.float32)
         held_out = [
