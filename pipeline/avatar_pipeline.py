@@ -168,7 +168,8 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             )
         state = self.remember(state)
         started = time.perf_counter()
-        pcm_1N = torch.from_numpy(np.ascontiguousarray(window.pcm))[None].to(self.device)
+        hearing = state.hearing.after(spec.fresh(window))
+        pcm_1N = torch.from_numpy(window.pcm * np.float32(hearing.gain))[None].to(self.device)
         features_1TF = self.audio_encoder(pcm_1N, LEFT_SLOTS + spec.hop_frames + spec.right_frames)
         heard = time.perf_counter()
 
@@ -189,7 +190,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         shown_1TD, shown = state.shown.then(z_1TD)
         timings_ms = {"features": 1000 * (heard - started), "denoise": 1000 * (time.perf_counter() - heard)}
         memory = Memory(z_1TD, audio_1TC, session_1C)
-        state = replace(state, memory=memory, shown=shown, chunk_index=state.chunk_index + 1)
+        state = replace(state, memory=memory, shown=shown, hearing=hearing, chunk_index=state.chunk_index + 1)
         return state, ChunkMotion(frames.start, shown_1TD[0], timings_ms)
 
     @torch.inference_mode()

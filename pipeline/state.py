@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.hearing import Hearing
 from pipeline.windowing import WindowSpec
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class StreamState:
     z_ref_1D: the portrait's own motion latent. features: the portrait's feature maps, batch 1.
     shown: the last frame shown and the head's rest. ring: keys and values of the last generated frames.
     memory: the last chunk, as long as the ring does not hold it (`AvatarPipeline.remember`).
-    chunk_index: the chunk that comes next.
+    chunk_index: the chunk that comes next. hearing: how loud the speaker is.
     Noise depends on `seed` and the frame number only, so no generator is carried.
     """
 
@@ -66,6 +67,7 @@ class StreamState:
     seed: int = 0
     chunk_index: int = 0
     controls: Controls = field(default_factory=Controls)
+    hearing: Hearing = field(default_factory=Hearing)
 
     @property
     def frame_index(self) -> int:

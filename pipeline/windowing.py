@@ -87,6 +87,11 @@ class WindowSpec:
         """The video frames that chunk `index` makes."""
         return range(index * self.hop_frames, (index + 1) * self.hop_frames)
 
+    def fresh(self, window: AudioWindow) -> npt.NDArray[np.float32]:
+        """The samples of a window that no window before it held."""
+        heard = self.hop_samples if window.index else self.hop_samples + self.right_samples
+        return window.pcm[-heard:]
+
     def chunk_count(self, samples: int) -> int:
         """Chunks needed so that `samples` of audio are covered by video."""
         return -(-samples // self.hop_samples)

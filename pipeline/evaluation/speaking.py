@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.blinks import lids_closed
 from pipeline.denoiser import LEFT_SLOTS, KVRing
+from pipeline.hearing import Hearing
 from pipeline.sampler import denoise_chunk, frame_noise
 from pipeline.shown_motion import ShownMotion
 from pipeline.state import Controls
@@ -52,13 +53,24 @@ def speak(
     chunks = window.chunk_count(pcm_BN.shape[1])
     after = chunks * window.hop_samples + window.right_samples - pcm_BN.shape[1]
     padded = torch.from_numpy(np.pad(pcm_BN, ((0, 0), (window.left_samples, after)))).to(pipe.device)
+    gains_BT = heard_gains(pcm_BN, window, chunks)
+    # Sounds that are nowhere raised are heard as a whole; the others window by window, as a session does.
     features_BTF = pipe.audio_encoder(padded)[:, window.left_frames - LEFT_SLOTS :]
+    wanted = LEFT_SLOTS + window.hop_frames + window.right_frames
     style = [[manner.controls.expressiveness, manner.controls.head_motion]] * len(seeds)
     session_BC = denoiser.embed_session(z_ref_BD, z_ref_BD.new_tensor(style))
     ring, shown, made = denoiser.new_ring(len(seeds)), ShownMotion.start(z_ref_BD), []
     for index in range(chunks):
         frames = window.frames(index)
-        heard = features_BTF[:, frames.start : frames.stop + LEFT_SLOTS + window.right_frames]
+        heard = features_BTF[:, frames.start : frames.start + wanted]
+        raised = np.flatnonzero(gains_BT[:, index] != 1.0)
+        if len(raised):
+            first = index * window.hop_samples
+            pcm = padded[raised, first : first + window.window_samples]
+            gain = torch.from_numpy(gains_BT[raised, index].astype(np.float32))[:, None].to(pcm)
+            heard = heard.index_copy(
+                0, torch.from_numpy(raised).to(pcm.device), pipe.audio_encoder(pcm * gain, wanted)
+            )
         lids = np.stack([lids_closed(seed, frames) for seed in seeds])
         noise = torch.stack([frame_noise(seed, frames, denoiser.latent_size) for seed in seeds])
         z_BTD, ring = denoise_chunk(
@@ -73,6 +85,17 @@ def speak(
         z_BTD, shown = shown.then(z_BTD)
         made.append(z_BTD)
     return torch.cat(made, 1)
+
+
+def heard_gains(pcm_BN: NDArray[np.float32], window: WindowSpec, chunks: int) -> NDArray[np.float64]:
+    """[B, chunks] by how much a session would raise each sound in each chunk."""
+    gains = np.ones((len(pcm_BN), chunks))
+    for row, pcm in zip(gains, pcm_BN, strict=True):
+        hearing = Hearing()
+        for index in range(chunks):
+            hearing = hearing.after(window.fresh(window.cut(pcm, index)))
+            row[index] = hearing.gain
+    return gains
 
 
 def shortened(ring: KVRing, context_frames: int | None) -> KVRing:

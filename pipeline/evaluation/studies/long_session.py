@@ -78,8 +78,8 @@ def study(speakers: Speakers, out: Path) -> Study:
         rows=rows,
         notes=[
             f"{count} portraits; every minute is the same minute of held-out speech, so minutes can be compared. "
-            f"Identity (dlib distance to the portrait) and colour are of {DRAWN_PER_MINUTE} drawn frames a minute and portrait; "
-            "lips are read off latents; the head's place and spread are in units of its latents.",
+            f"Identity (dlib distance to the portrait) and colour are of {DRAWN_PER_MINUTE} drawn frames a minute and "
+            "portrait; lips are read off latents; the head's place and spread are in units of its latents.",
         ],
         pictures={plot(rows, out / "long_session.png").name: "Minute by minute"},
     )
