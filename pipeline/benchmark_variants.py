@@ -107,7 +107,7 @@ def record(pipe: AvatarPipeline, portrait: Portrait, pcm: NDArray[np.float32], c
             state = pipe.remember(state)
             audio_window, ring, frames = window.cut(pcm, index), state.ring, window.frames(index)
             if index >= chunks - count:
-                pcm_1N = torch.from_numpy(audio_window.pcm)[None]
+                pcm_1N = torch.from_numpy(audio_window.pcm * np.float32(state.hearing.gain))[None]
                 features = pipe.audio_encoder(pcm_1N, heard_frames)
                 lids = torch.from_numpy(lids_closed(0, frames))[None]
                 audio = denoiser.embed_audio(features, window.right_frames, lids)

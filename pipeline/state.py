@@ -18,6 +18,7 @@ from pipeline.windowing import WindowSpec
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.audio_encoder import Heard
     from pipeline.denoiser import KVRing
     from pipeline.portrait import Portrait
     from pipeline.shown_motion import ShownMotion
@@ -46,6 +47,15 @@ class Memory:
     session_BC: torch.Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """What was heard up to the end of the last window: features [1, T, F] that the next chunk reads again, and the
+    encoder's memory."""
+
+    features_1TF: torch.Tensor
+    heard: Heard
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StreamState:
     """Everything a session remembers.
@@ -53,7 +63,8 @@ class StreamState:
     z_ref_1D: the portrait's own motion latent. features: the portrait's feature maps, batch 1.
     shown: the last frame shown and the head's rest. ring: keys and values of the last generated frames.
     memory: the last chunk, as long as the ring does not hold it (`AvatarPipeline.remember`).
-    chunk_index: the chunk that comes next. hearing: how loud the speaker is.
+    speech: what was heard so far; None where the next window is not the one after it.
+    hearing: how loud the speaker is. chunk_index: the chunk that comes next.
     Noise depends on `seed` and the frame number only, so no generator is carried.
     """
 
@@ -64,6 +75,7 @@ class StreamState:
     ring: KVRing
     shown: ShownMotion
     memory: Memory | None = None
+    speech: Speech | None = None
     seed: int = 0
     chunk_index: int = 0
     controls: Controls = field(default_factory=Controls)
@@ -80,7 +92,7 @@ class StreamState:
 
     def skip(self) -> StreamState:
         """The state after leaving out the next chunk (overload): time goes on, motion resumes later."""
-        return replace(self, chunk_index=self.chunk_index + 1)
+        return replace(self, chunk_index=self.chunk_index + 1, speech=None)
 
 
 @dataclass(frozen=True, eq=False)

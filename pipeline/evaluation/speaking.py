@@ -52,25 +52,15 @@ def speak(
     denoiser = pipe.denoiser
     chunks = window.chunk_count(pcm_BN.shape[1])
     after = chunks * window.hop_samples + window.right_samples - pcm_BN.shape[1]
-    padded = torch.from_numpy(np.pad(pcm_BN, ((0, 0), (window.left_samples, after)))).to(pipe.device)
-    gains_BT = heard_gains(pcm_BN, window, chunks)
-    # Sounds that are nowhere raised are heard as a whole; the others window by window, as a session does.
+    raised = np.stack([raised_as_heard(pcm, window, chunks) for pcm in pcm_BN])
+    padded = torch.from_numpy(np.pad(raised, ((0, 0), (window.left_samples, after)))).to(pipe.device)
     features_BTF = pipe.audio_encoder(padded)[:, window.left_frames - LEFT_SLOTS :]
-    wanted = LEFT_SLOTS + window.hop_frames + window.right_frames
     style = [[manner.controls.expressiveness, manner.controls.head_motion]] * len(seeds)
     session_BC = denoiser.embed_session(z_ref_BD, z_ref_BD.new_tensor(style))
     ring, shown, made = denoiser.new_ring(len(seeds)), ShownMotion.start(z_ref_BD), []
     for index in range(chunks):
         frames = window.frames(index)
-        heard = features_BTF[:, frames.start : frames.start + wanted]
-        raised = np.flatnonzero(gains_BT[:, index] != 1.0)
-        if len(raised):
-            first = index * window.hop_samples
-            pcm = padded[raised, first : first + window.window_samples]
-            gain = torch.from_numpy(gains_BT[raised, index].astype(np.float32))[:, None].to(pcm)
-            heard = heard.index_copy(
-                0, torch.from_numpy(raised).to(pcm.device), pipe.audio_encoder(pcm * gain, wanted)
-            )
+        heard = features_BTF[:, frames.start : frames.stop + LEFT_SLOTS + window.right_frames]
         lids = np.stack([lids_closed(seed, frames) for seed in seeds])
         noise = torch.stack([frame_noise(seed, frames, denoiser.latent_size) for seed in seeds])
         z_BTD, ring = denoise_chunk(
@@ -87,15 +77,14 @@ def speak(
     return torch.cat(made, 1)
 
 
-def heard_gains(pcm_BN: NDArray[np.float32], window: WindowSpec, chunks: int) -> NDArray[np.float64]:
-    """[B, chunks] by how much a session would raise each sound in each chunk."""
-    gains = np.ones((len(pcm_BN), chunks))
-    for row, pcm in zip(gains, pcm_BN, strict=True):
-        hearing = Hearing()
-        for index in range(chunks):
-            hearing = hearing.after(window.fresh(window.cut(pcm, index)))
-            row[index] = hearing.gain
-    return gains
+def raised_as_heard(pcm: NDArray[np.float32], window: WindowSpec, chunks: int) -> NDArray[np.float32]:
+    """The sound [N] as a session raises it: new samples by the gain that is known when they come."""
+    raised, hearing, first = pcm.copy(), Hearing(), 0
+    for index in range(chunks):
+        hearing, end = hearing.after(window.fresh(window.cut(pcm, index))), window.end_sample(index)
+        raised[first:end] *= np.float32(hearing.gain)
+        first = end
+    return raised
 
 
 def shortened(ring: KVRing, context_frames: int | None) -> KVRing:

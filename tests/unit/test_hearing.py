@@ -63,18 +63,18 @@ def test_windows_hand_over_every_sample_once() -> None:
     np.testing.assert_array_equal(np.concatenate(pieces), pcm[: 3 * 640 + 3 * 1280])
 
 
-def test_a_low_voice_gives_what_the_voice_raised_by_hand_gives() -> None:
-    """From when the level is known on, the model hears the same, and nothing of the motion tells the two apart."""
+def test_a_session_raises_what_is_new_by_what_it_knows_then() -> None:
     pipe = tiny_pipeline()
     window, pcm = pipe.window_spec(), voice(6, -40.0)
-    state, states = pipe.init_state(plain_portrait(), window=window), []
+    raised, hearing = pcm.copy(), Hearing()
+    for index, first in enumerate([0, *range(window.end_sample(0), len(pcm), window.hop_samples)]):
+        end = window.end_sample(index)
+        hearing = hearing.after(pcm[first:end])
+        raised[first:end] *= np.float32(hearing.gain)
+    assert hearing.gain > 4
+    low, loud = (pipe.init_state(plain_portrait(), window=window) for _ in range(2))
     for index in range(window.chunk_count(len(pcm)) - 1):
-        state, motion = pipe.move(pipe.remember(state), window.cut(pcm, index))
-        states.append((state, motion))
-    assert state.hearing == heard(pcm[: window.end_sample(state.chunk_index - 1)])[-1]
-    assert state.hearing.gain > 4
-    before, last = states[-2][0], window.chunk_count(len(pcm)) - 2
-    by_hand = window.cut(pcm * np.float32(state.hearing.gain), last)
-    loud = replace(before, hearing=Hearing())
-    _, made = pipe.move(pipe.remember(loud), by_hand)
-    np.testing.assert_allclose(made.z_TD.numpy(), states[-1][1].z_TD.numpy(), atol=1e-5)
+        low, made = pipe.move(low, window.cut(pcm, index))
+        loud = replace(loud, hearing=Hearing())  # raised by hand already
+        loud, expected = pipe.move(loud, window.cut(raised, index))
+        np.testing.assert_allclose(made.z_TD.numpy(), expected.z_TD.numpy(), atol=1e-5)
