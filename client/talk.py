@@ -47,6 +47,7 @@ class TalkOptions:
     loudspeaker: int | str | None = None
     expressiveness: float = 1.0
     head_motion: float = 1.0
+    gaze: float = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--loudspeaker", type=parse_device, metavar="DEVICE", help="number or name")
     add("--expressiveness", type=float, default=1.0, metavar="X", help="0..2, default 1")
     add("--head-motion", type=float, default=1.0, metavar="X", help="0..2, default 1")
+    add("--gaze", type=float, default=1.0, metavar="X", help="steadiness of the gaze, 0..2, default 1")
     add("--token", metavar="T", help="the server's bearer token, if it asks for one")
 
 
@@ -90,7 +92,9 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     config = SessionConfig(
         portrait=await find_portrait(options),
-        controls=ControlValues(expressiveness=options.expressiveness, head_motion=options.head_motion),
+        controls=ControlValues(
+            expressiveness=options.expressiveness, head_motion=options.head_motion, gaze=options.gaze
+        ),
     )
     async with contextlib.AsyncExitStack() as stack:
         speaker = None if options.mute else await stack.enter_async_context(Speaker(options.loudspeaker))

@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other blinks and head motion")
     parser.add_argument("--expressiveness", type=float, default=1.0, help="0 calm to 2 lively (default: 1)")
     parser.add_argument("--head-motion", type=float, default=1.0, help="0 calm to 2 lively (default: 1)")
+    parser.add_argument("--gaze", type=float, default=1.0, help="0 wandering to 2 steady (default: 1)")
     parser.add_argument("--report", type=Path, help="write figures of the run to this JSON file")
 
 
@@ -119,7 +121,7 @@ def render(args: argparse.Namespace) -> dict[str, Any]:
     from pipeline.runtime import RuntimeConfig, prepare, warm_up
     from pipeline.state import Controls
 
-    controls = Controls(expressiveness=args.expressiveness, head_motion=args.head_motion)
+    controls = Controls(expressiveness=args.expressiveness, head_motion=args.head_motion, gaze=args.gaze)
     if args.steps is not None and args.steps < 1:
         raise RenderError(f"--steps is {args.steps}; at least one denoising step is needed.")
     picture = find_portrait(args.portrait)
@@ -167,7 +169,7 @@ def render(args: argparse.Namespace) -> dict[str, Any]:
         **speaker.figures(),
         "steps": pipe.scheduler.num_inference_steps if args.steps is None else args.steps,
         "seed": args.seed,
-        "controls": {"expressiveness": controls.expressiveness, "head_motion": controls.head_motion},
+        "controls": asdict(controls),
         "canvas": [height, width],
         "model": str(args.model),
         "model_sha256": checkpoint.model_sha256(folder),

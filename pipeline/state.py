@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Controls:
-    """Style of a session, each 0..2: 0 the calmest of the training clips, 1 the median, 2 the liveliest."""
+    """Style of a session, each 0..2.
+
+    expressiveness, head_motion: conditions of the denoiser; 0 the calmest of the training clips, 1 the median, 2 the
+    liveliest. gaze: how firmly the face stays turned to the viewer; 0 lets it wander, 2 brings it back within a second.
+    """
 
     expressiveness: float = 1.0
     head_motion: float = 1.0
+    gaze: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("expressiveness", "head_motion"):
+        for name in ("expressiveness", "head_motion", "gaze"):
             value = getattr(self, name)
             if not 0.0 <= value <= 2.0:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 2.")

@@ -39,9 +39,10 @@ class ControlValues:
 
     expressiveness: float = 1.0
     head_motion: float = 1.0
+    gaze: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("expressiveness", "head_motion"):
+        for name in ("expressiveness", "head_motion", "gaze"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ProtocolError(f"{name} is {value!r}; it must be a number between 0 and 2.")

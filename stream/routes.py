@@ -129,12 +129,12 @@ def _options_from_query(request: Request) -> SessionConfig:
                 values[key] = text
             elif key in ("hop_frames", "right_frames", "seed"):
                 values[key] = _number(key, text, int)
-            elif key in ("expressiveness", "head_motion"):
+            elif key in ("expressiveness", "head_motion", "gaze"):
                 controls[key] = _number(key, text, float)
             else:
                 raise ProtocolError(
                     f"'{key}' is not an option; known are portrait, hop_frames, right_frames, seed, "
-                    "expressiveness and head_motion."
+                    "expressiveness, head_motion and gaze."
                 )
         return SessionConfig(**values, controls=ControlValues(**controls))
     except ProtocolError as error:

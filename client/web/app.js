@@ -8,7 +8,7 @@ import { TalkSession } from "./session.js";
 import { Voice, listMicrophones } from "./voice.js";
 
 const $ = (id) => document.getElementById(id);
-const SLIDERS = ["expressiveness", "head_motion"];
+const SLIDERS = ["expressiveness", "head_motion", "gaze"];
 const SILENT = "Off, so that a loudspeaker cannot feed back into your microphone. With headphones, switch it on.";
 const HEARD = "The voice comes back from the server, held back so that it meets the lips.";
 const CONTROLS_PERIOD_MS = 80; // a dragged slider speaks faster than the server wants to listen

@@ -27,12 +27,14 @@ from pipeline.windowing import WindowSpec
 class Manner:
     """How it is spoken: denoising steps (None: the model's own), style, and how many motion frames the ring keeps.
 
-    context_frames: None as trained; 0 empties the ring before every chunk.
+    context_frames: None as trained; 0 empties the ring before every chunk. raised: whether low voices are raised
+    before they are heard, as in a session.
     """
 
     steps: int | None = None
     controls: Controls = field(default_factory=Controls)
     context_frames: int | None = None
+    raised: bool = True
 
 
 @torch.inference_mode()
@@ -52,8 +54,9 @@ def speak(
     denoiser = pipe.denoiser
     chunks = window.chunk_count(pcm_BN.shape[1])
     after = chunks * window.hop_samples + window.right_samples - pcm_BN.shape[1]
-    raised = np.stack([raised_as_heard(pcm, window, chunks) for pcm in pcm_BN])
-    padded = torch.from_numpy(np.pad(raised, ((0, 0), (window.left_samples, after)))).to(pipe.device)
+    if manner.raised:
+        pcm_BN = np.stack([raised_as_heard(pcm, window, chunks) for pcm in pcm_BN])
+    padded = torch.from_numpy(np.pad(pcm_BN, ((0, 0), (window.left_samples, after)))).to(pipe.device)
     features_BTF = pipe.audio_encoder(padded)[:, window.left_frames - LEFT_SLOTS :]
     style = [[manner.controls.expressiveness, manner.controls.head_motion]] * len(seeds)
     session_BC = denoiser.embed_session(z_ref_BD, z_ref_BD.new_tensor(style))
@@ -72,7 +75,7 @@ def speak(
             noise_BTD=noise.to(z_ref_BD),
             num_inference_steps=manner.steps,
         )
-        z_BTD, shown = shown.then(z_BTD)
+        z_BTD, shown = shown.then(z_BTD, manner.controls.gaze)
         made.append(z_BTD)
     return torch.cat(made, 1)
 

@@ -179,7 +179,7 @@ async def test_flash_and_clap_meet_and_the_session_is_ended(server: FlashServer)
         skew_ms = (nearest - start) * 1_000 / SAMPLE_RATE
         assert abs(skew_ms) < 30, f"clap {skew_ms:.0f} ms after its flash"
     assert server.ended == ["/v1/sessions/1"]
-    assert '{"type": "controls", "expressiveness": 1.5, "head_motion": 0.0}' in server.messages
+    assert '{"type": "controls", "expressiveness": 1.5, "head_motion": 0.0, "gaze": 1.0}' in server.messages
 
 
 async def test_what_is_pushed_arrives(server: FlashServer) -> None:

@@ -58,7 +58,7 @@ async def test_controls_and_statistics_travel_on_the_data_channel(running: Runni
         stats = next(message for message in reversed(peer.messages) if message["type"] == "stats")
         assert stats["portrait"] == "bob"
         assert stats["budget"]["mouth_to_photon_ms"] > stats["budget"]["playout_delay_ms"]
-        peer.send({"type": "controls", "expressiveness": 0.0, "head_motion": 0.5})
+        peer.send({"type": "controls", "expressiveness": 0.0, "head_motion": 0.5, "gaze": 1.5})
         peer.send({"type": "ping", "id": 7})
         peer.send({"type": "dance"})
         await peer.until(
@@ -68,7 +68,11 @@ async def test_controls_and_statistics_travel_on_the_data_channel(running: Runni
         assert notice["code"] == "bad_message"
         assert "dance" in notice["message"]
         await asyncio.sleep(1.5)
-        assert (await peer.stats())["controls"] == {"expressiveness": 0.0, "head_motion": 0.5}
+        assert (await peer.stats())["controls"] == {
+            "expressiveness": 0.0,
+            "head_motion": 0.5,
+            "gaze": 1.5,
+        }
         assert np.ptp([mouth for at, mouth, _ in peer.pictures if at > time.monotonic() - 0.7]) < 8
 
 

@@ -85,6 +85,7 @@ def test_session_configuration_round_trip() -> None:
         ('{"volume": 1}', "'volume' is not part of the session configuration"),
         ('{"controls": {"head_motion": 3}}', "between 0 and 2"),
         ('{"controls": {"head_motion": NaN}}', "number between 0 and 2"),
+        ('{"controls": {"gaze": -0.5}}', "between 0 and 2"),
         ('{"controls": "loud"}', "must be a JSON object"),
         ('{"format": "gif"}', 'choose "jpeg" or "h264"'),
     ],

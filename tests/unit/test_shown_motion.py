@@ -1,5 +1,7 @@
 """What is shown has no borders between chunks and a head that stays where the portrait has it."""
 
+import itertools
+
 import torch
 
 from pipeline.autoencoder import POSE_SIZE
@@ -40,3 +42,30 @@ def test_the_value_given_stays_valid() -> None:
     once, _ = start.then(chunk)
     again, _ = start.then(chunk)
     assert torch.equal(once, again)
+
+
+def test_a_steady_gaze_takes_the_drift_and_leaves_the_nods() -> None:
+    """A head that wanders slowly and nods: what the slider does to either."""
+    seconds = torch.arange(3000) / 25
+    slow, nods = 3 * torch.sin(2 * torch.pi * 0.04 * seconds), torch.sin(2 * torch.pi * 1.5 * seconds)
+
+    def spread(motion: torch.Tensor, gaze: float) -> float:
+        z = torch.zeros(1, len(motion), LATENT)
+        z[0, :, -1] = motion
+        shown, parts = ShownMotion.start(torch.zeros(1, LATENT)), []
+        for chunk in z.split(2, 1):
+            part, shown = shown.then(chunk, gaze)
+            parts.append(part)
+        return float(torch.cat(parts, 1)[0, 1500:, -1].std())
+
+    drifts = [spread(slow, gaze) for gaze in (0.0, 0.5, 1.0, 1.5, 2.0)]
+    assert all(more > 1.05 * less for more, less in itertools.pairwise(drifts))
+    assert drifts[0] > 3 * drifts[-1]
+    assert spread(nods, 2.0) > 0.85 * spread(nods, 0.0)
+
+
+def test_the_middle_of_the_slider_is_the_motion_as_it_was() -> None:
+    start, chunk = ShownMotion.start(torch.zeros(1, LATENT)), torch.randn(1, 4, LATENT)
+    assert torch.equal(start.then(chunk)[0], start.then(chunk, 1.0)[0])
+    face = start.then(chunk, 2.0)[0][..., :FACE]
+    assert torch.equal(face, start.then(chunk, 0.0)[0][..., :FACE]), "the gaze moves the face's expression"

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.material import Clip
 from pipeline.evaluation.plots import pyplot_without_screen, save_figure
+from pipeline.evaluation.speaking import Manner
 from pipeline.evaluation.studies import sounds
 from pipeline.evaluation.studies.result import Study
 from pipeline.evaluation.studies.settings import StudySettings
 from pipeline.evaluation.studies.speakers import Change, Speakers
 
 NOISES = ("white", "pink", "babble", "hum")
+UNRAISED = "peak level, not raised"
+"""The same sound to a model that hears it as it comes: what pipeline.hearing is worth."""
 
 
 def noise_for(kind: str, clips: Sequence[Clip], index: int, settings: StudySettings) -> sounds.Sound:
@@ -54,6 +57,10 @@ def conditions(
             {"kind": "peak level", "amount": peak},
             lambda clip, _, peak=peak: sounds.at_level(clip.pcm, peak),
         )
+        yield (
+            {"kind": UNRAISED, "amount": peak},
+            lambda clip, _, peak=peak: sounds.at_level(clip.pcm, peak),
+        )
     for rate in settings.bit_rates:
         yield (
             {"kind": "opus", "amount": rate / 1000},
@@ -74,7 +81,9 @@ def study(speakers: Speakers, out: Path) -> Study:
     """Speaks all clips under every condition."""
     rows: list[dict[str, Any]] = []
     for point, change in conditions(speakers.clips, speakers.settings):
-        rows.append(point | speakers.figures(speakers.speak(change=change)))
+        rows.append(
+            point | speakers.figures(speakers.speak(Manner(raised=point["kind"] != UNRAISED), change))
+        )
     return Study(
         name="degradation",
         title="Noise, level, codec and rooms",
@@ -103,7 +112,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> Path:
         for column, (kinds, name) in enumerate(
             (
                 (NOISES, "SNR (dB)"),
-                (("peak level",), "peak level (dBFS)"),
+                (("peak level", UNRAISED), "peak level (dBFS)"),
                 (("opus",), "Opus (kbit/s)"),
                 (("room",), "reverberation (s)"),
             )

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.evaluation.judging import Judge
 from pipeline.evaluation.provenance import machine
-from pipeline.evaluation.studies import context, degradation, few_steps, long_session
+from pipeline.evaluation.studies import context, degradation, few_steps, long_session, sliders
 from pipeline.evaluation.studies.result import Study, table
 from pipeline.evaluation.studies.settings import StudySettings
 from pipeline.evaluation.studies.speakers import Speakers
@@ -24,6 +24,7 @@ STUDIES: dict[str, Callable[..., Study]] = {
     "few_steps": few_steps.study,
     "context": context.study,
     "long_session": long_session.study,
+    "controls": sliders.study,
 }
 FOLDER = "studies"
 
