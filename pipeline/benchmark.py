@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="denoising steps (default: the model's own)")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch (default: torch decides)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument(
+        "--batch", type=int, nargs="+", metavar="SESSIONS", help="also steps of so many sessions at once"
+    )
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file, too")
 
 
@@ -49,6 +52,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     from pipeline import checkpoint
     from pipeline.avatar_pipeline import AvatarPipeline
+    from pipeline.capacity import measure_batches
     from pipeline.portrait import prepare_portrait
     from pipeline.runtime import RuntimeConfig, blank_portrait, prepare, warm_up
 
@@ -78,6 +82,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     elapsed_s = time.perf_counter() - begun
     frames = len(steps_ms) * window.hop_frames
     height, width = portrait.canvas.shape[:2]
+    batches = args.batch and measure_batches(
+        pipe, portrait, args.batch, hop_frames=args.hop, right_frames=args.right, steps=args.steps
+    )
     return {
         "rtf": elapsed_s / (frames / window.fps),
         "fps": frames / elapsed_s,
@@ -87,6 +94,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "init_state_ms": first_state_ms,
         "frames": frames,
         "latency_ms": window.latency_ms,
+        "batches": batches,
         "config": {
             "model": str(args.model), "model_sha256": checkpoint.model_sha256(folder),
             "hop_frames": window.hop_frames, "right_frames": window.right_frames,

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline import quantization
+
 Inputs = tuple[Tensor, ...]
 Call = Callable[[Inputs], tuple[Tensor, ...]]
 Maker = Callable[[nn.Module, Sequence[Inputs], int], Call]
@@ -71,6 +73,15 @@ def _in_bfloat16(run: Callable[..., Any]) -> Call:
         return cast[id(x)][1]
 
     return lambda inputs: tuple(out.float() for out in _tuple(run(*map(half, inputs))))
+
+
+def weight_bytes(module: nn.Module, examples: Sequence[Inputs], threads: int) -> Call:
+    """Linear layers with weights of one byte: what `runtime.prepare` does to the audio encoder and the denoiser."""
+    if not quantization.supported():
+        raise Unavailable("torch has no product of bfloat16 with int8 weights here")
+    light = copy.deepcopy(module).to(memory_format=torch.channels_last)
+    quantization.use_bytes(light)
+    return lambda inputs: _tuple(light(*inputs))
 
 
 def traced(module: nn.Module, examples: Sequence[Inputs], threads: int) -> Call:
@@ -239,6 +250,7 @@ VARIANTS: dict[str, Maker] = {
     "eager": eager,
     "channels_last": channels_last,
     "bf16": bfloat16,
+    "weights of one byte": weight_bytes,
     "trace + freeze": traced,
     "compile": compiled,
     "compile bf16": compiled_bfloat16,

@@ -39,7 +39,7 @@ from pipeline.autoencoder import (
 )
 from pipeline.training.alignment import align
 from pipeline.training.curves import Curves
-from pipeline.training.settings import load_settings
+from pipeline.training.settings import MODEL, load_settings, model_part
 
 logger = logging.getLogger(__name__)
 
@@ -270,7 +270,7 @@ def losses(
     return loss, {name: float(value.detach()) for name, value in parts.items()}
 
 
-def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> None:
+def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...], model: Path = MODEL) -> None:
     """Runs for `settings.minutes` in total over all resumed calls; writes runs/autoencoder/."""
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
@@ -278,8 +278,8 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...]) -> 
     out = runs / "autoencoder"
     out.mkdir(parents=True, exist_ok=True)
     faces = RenderedFaces(runs / "renders", runs / "basis.npz", names, settings.seed + int(time.time()))
-    encoder = PortraitEncoder(latent_size=faces.latent_size)
-    decoder = FrameDecoder(latent_size=faces.latent_size)
+    encoder = PortraitEncoder(**model_part(model, "portrait_encoder", latent_size=faces.latent_size))
+    decoder = FrameDecoder(**model_part(model, "frame_decoder", latent_size=faces.latent_size))
     nets = torch.nn.ModuleList([encoder, decoder]).to(device=device)
     nets.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(
@@ -365,12 +365,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, default=Path("configs/train/autoencoder.yaml"))
+    parser.add_argument("--model", type=Path, default=MODEL, help="another network: configs/model/*.yaml")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     names = tuple(str(name) for name in np.load(arguments.data / "ict_facekit.npz")["names"])
-    train(load_settings(AutoencoderSettings, arguments.config), arguments.runs, names)
+    train(load_settings(AutoencoderSettings, arguments.config), arguments.runs, names, arguments.model)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch.nn import functional
 from pipeline.autoencoder import POSE_SIZE, MotionEncoder
 from pipeline.training.autoencoder import RenderedFaces
 from pipeline.training.curves import Curves
-from pipeline.training.settings import load_settings
+from pipeline.training.settings import MODEL, load_settings, model_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def explained(found: Tensor, true: Tensor) -> dict[str, float]:
     }
 
 
-def train(settings: MotionEncoderSettings, runs: Path, names: tuple[str, ...]) -> None:
+def train(settings: MotionEncoderSettings, runs: Path, names: tuple[str, ...], model: Path = MODEL) -> None:
     """Trains for `settings.minutes` over all resumed calls; writes runs/motion_encoder/."""
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
@@ -53,7 +53,9 @@ def train(settings: MotionEncoderSettings, runs: Path, names: tuple[str, ...]) -
     out = runs / "motion_encoder"
     out.mkdir(parents=True, exist_ok=True)
     faces = RenderedFaces(runs / "renders", runs / "basis.npz", names, settings.seed + int(time.time()))
-    net = MotionEncoder(latent_size=faces.latent_size).to(device=device, memory_format=torch.channels_last)
+    net = MotionEncoder(**model_part(model, "motion_encoder", latent_size=faces.latent_size)).to(
+        device=device, memory_format=torch.channels_last
+    )
     optimiser = torch.optim.AdamW(net.parameters(), settings.learning_rate, weight_decay=1e-2)
     curves = Curves(out / "curves.json", title="Motion encoder")
     state_file, step, spent = out / "state.pt", 0, 0.0
@@ -108,11 +110,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, default=Path("configs/train/motion_encoder.yaml"))
+    parser.add_argument("--model", type=Path, default=MODEL, help="another network: configs/model/*.yaml")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     names = tuple(str(name) for name in np.load(arguments.data / "ict_facekit.npz")["names"])
-    train(load_settings(MotionEncoderSettings, arguments.config), arguments.runs, names)
+    train(load_settings(MotionEncoderSettings, arguments.config), arguments.runs, names, arguments.model)
 
 
 if __name__ == "__main__":

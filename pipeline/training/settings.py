@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
+MODEL = Path("configs/model/portrait_256.yaml")
 SettingsT = TypeVar("SettingsT")
 _TYPES: dict[str, type | tuple[type, ...]] = {"float": (int, float), "int": int, "str": str, "bool": bool}
 
@@ -36,3 +37,15 @@ def load_settings(kind: type[SettingsT], path: Path) -> SettingsT:
         ):
             raise ValueError(f"{path}: '{name}' should be of type {known[name].type}, found {value!r}.")
     return kind(**values)
+
+
+def model_part(model: Path, name: str, **fixed: Any) -> dict[str, Any]:
+    """The arguments of one part of a model config (configs/model/*.yaml); `fixed` ones win.
+
+    Raises:
+        ValueError: the file holds no such part.
+    """
+    parts = yaml.safe_load(model.read_text(encoding="utf-8"))
+    if not isinstance(parts, dict) or name not in parts:
+        raise ValueError(f"{model} says nothing of {name}; take a model config like {MODEL}.")
+    return dict(parts[name] or {}) | fixed

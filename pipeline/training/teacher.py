@@ -242,11 +242,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, default=Path("configs/train/teacher.yaml"))
+    parser.add_argument("--model", type=Path, help="a wider network: configs/model/*.yaml")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(load_settings(TeacherSettings, arguments.config), arguments.runs, arguments.data)
+    settings = load_settings(TeacherSettings, arguments.config)
+    if arguments.model:
+        settings = replace(settings, model=str(arguments.model))
+    train(settings, arguments.runs, arguments.data)
 
 
 if __name__ == "__main__":

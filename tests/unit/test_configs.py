@@ -12,6 +12,7 @@ import yaml
 
 from pipeline import checkpoint
 from pipeline.evaluation.settings import EvaluationSettings
+from pipeline.evaluation.studies.settings import StudySettings
 from pipeline.training.settings import load_settings
 from stream.config import load_config
 from stream.errors import ConfigError
@@ -67,7 +68,13 @@ def test_model_configs(name: str, tmp_path: Path) -> None:
         checkpoint.build(misspelt(path, tmp_path, "denoiser"))
 
 
-@pytest.mark.parametrize("name", names("eval"))
+def test_the_studies_config(tmp_path: Path) -> None:
+    load_settings(StudySettings, CONFIGS / "eval" / "studies.yaml")
+    with pytest.raises(ValueError, match=r"studies.yaml: unknown key 'colour_of_socks'"):
+        load_settings(StudySettings, misspelt(CONFIGS / "eval" / "studies.yaml", tmp_path))
+
+
+@pytest.mark.parametrize("name", sorted(set(names("eval")) - {"studies.yaml"}))
 def test_evaluation_configs(name: str, tmp_path: Path) -> None:
     path = CONFIGS / "eval" / name
     load_settings(EvaluationSettings, path)

@@ -89,9 +89,9 @@ def study(speakers: Speakers, out: Path) -> Study:
         rows=rows,
         notes=[
             f"{len(speakers.portraits)} portraits speak a minute with each of {speakers.settings.slider_seeds} seeds; "
-            "one control moves, the others stay at 1. The spread is that of the expression latents, in training spreads.",
+            "one control moves, the others stay at 1. Spread: of the expression latents, in training spreads.",
             "The eyes do not turn in the head: the motion latent knows lids and brows, but no gaze (moving any latent "
-            "by three spreads shifts no iris by more than 2 % of an eye's width). The gaze slider steadies the face instead.",
+            "by three spreads shifts no iris by more than 2 % of an eye's width). The slider steadies the face.",
         ],
         pictures={plot(rows, out / "controls.png").name: "What each slider changes"},
     )
