@@ -186,7 +186,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             noise_BTD=frame_noise(state.seed, frames, self.denoiser.latent_size)[None].to(state.z_ref_1D),
             num_inference_steps=num_inference_steps,
         )
-        shown_1TD, shown = state.shown.then(z_1TD, state.controls.gaze)
+        shown_1TD, shown = state.shown.then(z_1TD, spec.right_frames, state.controls.gaze)
         timings_ms = {"features": 1000 * (heard - started), "denoise": 1000 * (time.perf_counter() - heard)}
         memory = Memory(z_1TD, audio_1TC, session_1C)
         state = replace(

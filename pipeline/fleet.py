@@ -43,7 +43,7 @@ class _Carried:
     def tensors(self) -> list[Tensor]:
         return [
             self.features_BTF, self.heard.pcm_BN, *self.heard.steps, self.ring.keys, self.ring.values,
-            self.shown.last_BD, self.shown.centre_BP,
+            self.shown.last_BD, self.shown.made_BD, self.shown.centre_BP,
         ]  # fmt: skip
 
 
@@ -166,7 +166,7 @@ class Fleet:
                 noise_BTD=chunk.noise_BTD,
                 num_inference_steps=self._steps,
             )
-            seen, shown = shown.then(z.float(), self._gaze)
+            seen, shown = shown.then(z.float(), spec.right_frames, self._gaze)
             z_refs = self._z_ref.repeat_interleave(spec.hop_frames, 0)
             decoded = pipe.frame_decoder(seen.flatten(0, 1), z_refs, self._features)
         if self._bfloat16:  # the ring keeps the type that it began with, so shapes and types stay

@@ -75,7 +75,7 @@ def speak(
             noise_BTD=noise.to(z_ref_BD),
             num_inference_steps=manner.steps,
         )
-        z_BTD, shown = shown.then(z_BTD, manner.controls.gaze)
+        z_BTD, shown = shown.then(z_BTD, window.right_frames, manner.controls.gaze)
         made.append(z_BTD)
     return torch.cat(made, 1)
 

@@ -12,7 +12,15 @@ from typing import Any
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.evaluation.judging import Judge
 from pipeline.evaluation.provenance import machine
-from pipeline.evaluation.studies import context, degradation, few_steps, long_session, sliders
+from pipeline.evaluation.studies import (
+    blinking,
+    context,
+    degradation,
+    few_steps,
+    long_session,
+    portraits,
+    sliders,
+)
 from pipeline.evaluation.studies.result import Study, table
 from pipeline.evaluation.studies.settings import StudySettings
 from pipeline.evaluation.studies.speakers import Speakers
@@ -25,6 +33,8 @@ STUDIES: dict[str, Callable[..., Study]] = {
     "context": context.study,
     "long_session": long_session.study,
     "controls": sliders.study,
+    "blinks": blinking.study,
+    "portraits": portraits.study,
 }
 FOLDER = "studies"
 

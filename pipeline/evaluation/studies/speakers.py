@@ -57,6 +57,7 @@ class Speakers:
     reading: LipReading
     settings: StudySettings
     judge: Judge
+    gallery: Path
     teacher: Path | None = None
 
     @classmethod
@@ -96,6 +97,7 @@ class Speakers:
             reading=reading,
             settings=settings,
             judge=judge,
+            gallery=gallery,
             teacher=teacher,
         )
 
