@@ -88,9 +88,13 @@ def plot(gaps_s: NDArray[np.float64], rows: Sequence[dict[str, Any]], path: Path
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 3.6))
     axes[0].hist(gaps_s, bins=np.arange(0, 12.5, 0.25), color="#4c86c6")
     axes[0].set(title="gaps between scheduled blinks", xlabel="seconds")
-    names = [row["portrait"] for row in rows]
-    axes[1].bar(names, [row["scheduled_per_minute"] for row in rows], color="#d4d4d8", label="scheduled")
-    axes[1].bar(names, [row["seen_per_minute"] for row in rows], color="#d1495b", label="seen by the judge")
+    places = range(len(rows))
+    for name, colour, label in (
+        ("scheduled_per_minute", "#d4d4d8", "scheduled"),
+        ("seen_per_minute", "#d1495b", "seen by the judge"),
+    ):
+        axes[1].bar(places, [row[name] for row in rows], color=colour, label=label)
+    axes[1].set_xticks(places, [row["portrait"] for row in rows])
     axes[1].axhspan(10, 25, color="#2e7d6b", alpha=0.12, lw=0, label="target")
     axes[1].set(title="blinks per minute", xlabel="portrait")
     axes[1].legend(fontsize=7)

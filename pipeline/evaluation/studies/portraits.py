@@ -90,9 +90,9 @@ def study(speakers: Speakers, out: Path) -> Study:
             "Each picture is a portrait bundled with the model, changed, and prepared like an upload; it says two "
             "seconds of held-out speech. Three cells each: as prepared, mouth widest, lids most closed.",
             "found: share of frames in which the judge sees a face. lips_follow: correlation of the aperture that the "
-            "judge sees with the one that the motion means. opening: widest, in percent of the face height. lids: least "
-            "opening of the eyes over their usual one, where a blink was meant. outside: mean change of the pixels "
-            "around the face, in levels.",
+            "judge sees with the one that the motion means. opening: widest, in percent of the face height. lids: "
+            "least opening of the eyes over their usual one, in a blink. outside: mean change of the pixels around the "
+            "face, in levels.",
         ],
         pictures={
             sheet.name: "Every variant (rows) of every portrait (columns): as prepared, mouth widest, lids closed"
