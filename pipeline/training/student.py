@@ -12,15 +12,16 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pipeline.denoiser import LEFT_SLOTS, Denoiser
+from pipeline.denoiser import Denoiser
 from pipeline.sampler import denoise
 from pipeline.scheduler import FlowMatchScheduler
+from pipeline.training.consistency import chunk_predictor, consistency_loss
 from pipeline.training.curves import Curves
 from pipeline.training.losses import MotionLoss
 from pipeline.training.rollout import rollout
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class StudentSettings:
-    """configs/train/student.yaml. `method` is a key of METHODS."""
+    """configs/train/student.yaml. `method` is a key of METHODS, or CONSISTENCY."""
 
     minutes: float
     method: str
@@ -69,16 +70,7 @@ def sample_all_chunks(
     steps: int,
 ) -> torch.Tensor:
     """Normalised [B, T, D]: what `denoise_chunk` makes of each chunk, had the session gone as `past` says."""
-    hop, frames = profile.hop_frames, past_BTD.shape[1]
-    heard = excerpts.features_BTF[:, : LEFT_SLOTS + frames + profile.right_frames]
-    audio = denoiser.embed_audio(heard, profile.right_frames, excerpts.lids_BT[:, :frames])
-    session = denoiser.embed_session(excerpts.z_ref_BD, excerpts.style_BK)
-    context = denoiser.encode_sequence(denoiser.normalize(past_BTD), audio, session, hop)
-
-    def predict(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return denoiser.predict_sequence(x, sigma, audio, session, context, hop)
-
-    return denoise(predict, scheduler, noise_BTD, steps)
+    return denoise(chunk_predictor(denoiser, excerpts, past_BTD, profile), scheduler, noise_BTD, steps)
 
 
 def trajectory_goal(
@@ -101,6 +93,8 @@ def anchored_goal(
 
 Goal = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 METHODS: dict[str, Goal] = {"trajectory": trajectory_goal, "anchored": anchored_goal}
+CONSISTENCY = "consistency"
+"""The method that sets no goal at the end of a path: pipeline.training.consistency."""
 
 
 def student_loss(
@@ -137,8 +131,9 @@ def student_loss(
 
 def train(settings: StudentSettings, runs: Path, data: Path) -> None:
     """Runs for `settings.minutes` in total over all calls; reads runs/teacher/, writes runs/student/."""
-    if settings.method not in METHODS:
-        raise ValueError(f"There is no method '{settings.method}'; the methods are {', '.join(METHODS)}.")
+    if settings.method not in (*METHODS, CONSISTENCY):
+        known = ", ".join((*METHODS, CONSISTENCY))
+        raise ValueError(f"There is no method '{settings.method}'; the methods are {known}.")
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -201,9 +196,15 @@ def train(settings: StudentSettings, runs: Path, data: Path) -> None:
             hop_frames=profile.hop_frames, right_frames=profile.right_frames,
         )  # fmt: skip
         for _ in range(settings.updates_per_rollout):
-            loss, parts = student_loss(
-                student, teacher, scheduler, excerpts, past, profile, measure, mouth_DD, settings
-            )
+            if settings.method == CONSISTENCY:
+                loss, parts = consistency_loss(
+                    student, trainee.averaged, teacher, scheduler, excerpts, past, profile, measure,
+                    settings.teacher_steps,
+                )  # fmt: skip
+            else:
+                loss, parts = student_loss(
+                    student, teacher, scheduler, excerpts, past, profile, measure, mouth_DD, settings
+                )
             trainee.update(loss)
             values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
             curves.add("train", trainee.step, values)
@@ -219,11 +220,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, default=Path("configs/train/student.yaml"))
+    parser.add_argument("--method", help="another method than the config's, to compare on the same budget")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(load_settings(StudentSettings, arguments.config), arguments.runs, arguments.data)
+    settings = load_settings(StudentSettings, arguments.config)
+    if arguments.method:
+        settings = replace(settings, method=arguments.method)
+    train(settings, arguments.runs, arguments.data)
 
 
 if __name__ == "__main__":

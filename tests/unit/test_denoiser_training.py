@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipeline.denoiser import LEFT_SLOTS, Denoiser
 from pipeline.sampler import denoise_chunk, remember
 from pipeline.scheduler import FlowMatchScheduler
 from pipeline.training import student, teacher
+from pipeline.training.consistency import consistency_loss
+from pipeline.training.losses import MotionLoss
 from pipeline.training.sequences import Sequences, encode_clip
 from pipeline.training.settings import load_settings
 from tests.unit.avatar import TINY
@@ -127,8 +130,47 @@ def test_both_stages_run_resume_and_save(world: tuple[Path, Path]) -> None:
         model = Denoiser.from_pretrained(runs / stage, low_cpu_mem_usage=False)
         assert model.latent_size == LATENT
         assert all(p.isfinite().all() for p in model.parameters())
-    with pytest.raises(ValueError, match="no method 'magic'; the methods are trajectory, anchored"):
+    (runs / "student" / "state.pt").unlink()
+    student.train(replace(second, method="consistency"), runs, data)
+    assert torch.load(runs / "student" / "state.pt", weights_only=True)["step"] >= 2
+    with pytest.raises(
+        ValueError, match="no method 'magic'; the methods are trajectory, anchored, consistency"
+    ):
         student.train(replace(second, method="magic"), runs, data)
+
+
+def test_a_consistent_student_says_what_its_average_says_one_step_on(world: tuple[Path, Path]) -> None:
+    """At the last level the goal is the teacher's word; before it, that of the average, which is not trained."""
+    torch.manual_seed(0)
+    sequences = open_world(world)
+    master, average = (teacher.new_denoiser(TINY, sequences.latents()).eval() for _ in range(2))
+    pupil = copy.deepcopy(master).train()
+    excerpts = sequences.draw(2, 16, listening=0.0)
+    measure = MotionLoss.of(
+        sequences.basis, master, torch.from_numpy(sequences.latents()), aperture_weight=0.5, eye_weight=0.5
+    )
+
+    def loss(interval: int, averaged: Denoiser) -> torch.Tensor:
+        profile = teacher.Profile(2, 2)
+        value, _ = consistency_loss(
+            pupil,
+            averaged,
+            master,
+            FlowMatchScheduler(),
+            excerpts,
+            excerpts.z_BTD,
+            profile,
+            measure,
+            4,
+            interval,
+        )
+        return value
+
+    assert float(loss(3, average)) < 1e-9, "with the teacher's weights it says the teacher's word"
+    assert float(loss(0, average)) > 1e-4
+    loss(0, average).backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in pupil.parameters())
+    assert all(p.grad is None for p in [*master.parameters(), *average.parameters()])
 
 
 @pytest.mark.parametrize("profile", [teacher.Profile(1, 1), teacher.Profile(2, 2)])
