@@ -1,8 +1,8 @@
 """The other way to few steps: consistency distillation (arXiv 2303.01469), on the student's own rollouts.
 
-A student that is consistent says the same clean motion from every place of the teacher's path. So it is taught to say at
-one noise level what its own average says at the next, one teacher's step further; at the last step that is the teacher's
-own word. No path is walked to its end, so an update costs one step of the teacher instead of all.
+A student that is consistent says the same clean motion from every place of the teacher's path. So it is taught to say
+at one noise level what its own average says at the next, one teacher's step further; at the last step that is the
+teacher's own word. No path is walked to its end, so an update costs one step of the teacher instead of all.
 """
 
 from __future__ import annotations
