@@ -48,7 +48,7 @@ class LipReading:
     def fit(cls, takes: Sequence[Take], references: Mapping[str, NDArray[np.float32]]) -> LipReading:
         """From judged takes; `references` are the portraits' latents by name. ValueError: too few takes.
 
-        For the agreement every second take is held out; the reading itself is then fitted to all.
+        For the agreement each take is held out in turn; the reading itself is then fitted to all.
         """
         pairs: list[Pair] = [
             ((take.latents - references[take.portrait]).astype(np.float64), take.aperture - take.rest)
@@ -59,11 +59,10 @@ class LipReading:
             raise ValueError(
                 "The lips moved in fewer than two takes, so their opening cannot be read off latents."
             )
-        part = cls._of(_solve(pairs[::2]), 0.0, 0)
-        nothing = np.zeros(pairs[0][0].shape[1], np.float32)
-        held_out = [
-            lips.correlation(gap, part.aperture(z.astype(np.float32), nothing)) for z, gap in pairs[1::2]
-        ]
+        nothing, held_out = np.zeros(pairs[0][0].shape[1], np.float32), []
+        for place, (z, gap) in enumerate(pairs):
+            others = cls._of(_solve([*pairs[:place], *pairs[place + 1 :]]), 0.0, 0)
+            held_out.append(lips.correlation(gap, others.aperture(z.astype(np.float32), nothing)))
         return cls._of(_solve(pairs), float(np.mean(held_out)), sum(len(gap) for _, gap in pairs))
 
     @classmethod
