@@ -259,6 +259,7 @@ async def about(request: Request) -> dict[str, Any]:
         "default_portrait": server.gallery.default if server.status == "ready" else None,
         "defaults": {"hop_frames": config.media.hop_frames, "right_frames": config.media.right_frames},
         "budget": server.budget().to_dict(),
+        "recording": config.recording.allowed,
         "limits": {
             "sessions": config.limits.sessions,
             "portrait_bytes": config.limits.portrait_bytes,
