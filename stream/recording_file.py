@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import av
 import numpy as np
@@ -261,7 +261,7 @@ class RecordingFile:
             packets = packets[1:]
         self._mux(packets)
 
-    def _mux(self, packets: list[av.Packet]) -> None:
+    def _mux(self, packets: list[Any]) -> None:
         assert self._container is not None
         for packet in packets:
             self._coded_bytes += packet.size

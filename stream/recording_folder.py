@@ -146,7 +146,7 @@ class RecordingFolder:
                 found.append(entry)
         return found
 
-    def list(self) -> list[RecordingEntry]:
+    def entries(self) -> list[RecordingEntry]:
         """Newest first."""
         entries = [self._entry(path) for path, _ in self._files()]
         return sorted(entries, key=lambda entry: entry.id, reverse=True)
@@ -160,7 +160,7 @@ class RecordingFolder:
 
     def get(self, recording_id: str) -> RecordingEntry:
         if ID.fullmatch(recording_id):
-            for suffix in (SUFFIX, PARTIAL):
+            for suffix in (SUFFIX, PARTIAL, SUFFIX):  # it may be renamed just now
                 path = self.directory / f"{recording_id}{suffix}"
                 if path.is_file():
                     return self._entry(path)

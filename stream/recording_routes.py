@@ -70,7 +70,7 @@ async def stop_recording(
 async def recordings(request: Request, authorization: Authorization = None) -> dict[str, Any]:
     """Newest first; state: recording, complete, or partial (the program died while it was written)."""
     server = _check_reader(request, authorization)
-    entries = await asyncio.to_thread(server.recordings.list)
+    entries = await asyncio.to_thread(server.recordings.entries)
     return {"recordings": [entry.to_dict() for entry in entries]}
 
 

@@ -38,7 +38,20 @@ def test_the_client_imports_neither_torch_nor_the_model() -> None:
     found = imported_by(*modules_of(client))
     assert "torch" not in found
     assert not {name for name in found if name == "pipeline" or name.startswith("pipeline.")}
-    assert {name for name in found if name.startswith("stream.")} <= {"stream.protocol"}
+    # What a recording is written with is shared, and as free of the server as the protocol: see the next test.
+    assert {name for name in found if name.startswith("stream.")} <= {
+        "stream.protocol",
+        "stream.recording_file",
+    }
+
+
+def test_a_recording_is_written_without_the_server() -> None:
+    found = imported_by("stream.recording_file")
+    assert {name for name in found if name.startswith("stream.")} == {
+        "stream.protocol",
+        "stream.recording_file",
+    }
+    assert not found & {"torch", "fastapi", "aiortc", "uvicorn", "websockets", "client", "pipeline"}
 
 
 def test_the_protocol_is_cheap_to_import() -> None:
