@@ -187,7 +187,7 @@ async def _produce(avatar: AvatarClient, options: TalkOptions, stop: asyncio.Eve
 async def _consume(
     avatar: AvatarClient, speaker: Speaker | None, recorder: Recorder | None, show: Callable[[str], None]
 ) -> int:
-    frames = 0
+    frames = told = 0
     moment: Moment
     async for moment in avatar:
         frames += 1
@@ -198,6 +198,9 @@ async def _consume(
             if recorder.ended is not None:
                 show(f"\n{recorder.ended.message} The talk goes on.\n")
                 recorder = None
+        for notice in avatar.notices[told:]:
+            show(f"\nThe server says: {notice}\n")
+        told = len(avatar.notices)
         if frames % FPS == 0:
             show(f"\r{status_line(frames, avatar.stats)}")
     show("\n")

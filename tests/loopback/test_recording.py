@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ async def test_http_starts_and_stops_and_deletes(start_server: StartServer, tmp_
         assert (await running.http.delete(entry["url"])).status_code == 204
         for gone in (entry["url"], "/v1/recordings/..%2f..%2fetc%2fpasswd"):
             assert (await running.http.get(gone)).status_code == 404
-        assert list(tmp_path.iterdir()) == []
+        assert os.listdir(tmp_path) == []
 
 
 async def test_it_is_off_unless_the_operator_allows_it(running: Running) -> None:
@@ -185,7 +186,7 @@ async def test_what_a_crash_left_is_found_at_start_up(start_server: StartServer,
         data = (await running.http.get(entry["url"])).content
         assert len(data) < len(torn)
         assert (await running.http.delete(entry["url"])).status_code == 204
-    assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
+    assert os.listdir(tmp_path) == ["holiday.mp4"]
 
 
 async def test_without_a_token_only_the_own_machine_sees_the_list(
