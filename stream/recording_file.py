@@ -185,7 +185,9 @@ class RecordingFile:
             self._output.fail(error)
         self._output.close()
         if self._output.error is not None:
-            self.ended = _disk_full(self._output.error)
+            self.ended = _disk_full(self._output.error, kept=self._output.playable)
+            if not self._output.playable:
+                self.path.unlink(missing_ok=True)
 
     # --- encoding ---
 
@@ -298,12 +300,10 @@ class RecordingFile:
         return self._coded_bytes / max(self.seconds, 1.0)
 
 
-def _disk_full(error: BaseException) -> Ended:
+def _disk_full(error: BaseException, *, kept: bool) -> Ended:
     reason = getattr(error, "strerror", None) or str(error)
-    return Ended(
-        "disk_full",
-        f"The recording ended because it could not be written ({reason}); what was recorded is kept.",
-    )
+    rest = "what was recorded is kept" if kept else "there was nothing to keep yet"
+    return Ended("disk_full", f"The recording ended because it could not be written ({reason}); {rest}.")
 
 
 def _minutes(seconds: float) -> str:
@@ -316,6 +316,7 @@ class _Output:
 
     def __init__(self, path: Path) -> None:
         self.error: BaseException | None = None
+        self.playable = True
         self.size = 0
         try:
             self._file = path.open("x+b", buffering=0)
@@ -347,7 +348,7 @@ class _Output:
     def fail(self, error: BaseException) -> None:
         if self.error is None:
             self.error = error
-            trim(self._file)
+            self.playable = trim(self._file)
 
     def close(self) -> None:
         try:
@@ -358,10 +359,10 @@ class _Output:
         self._file.close()
 
 
-def trim(file: BinaryIO) -> None:
-    """Cut an MP4 that was being written when its program died back to its last whole fragment."""
+def trim(file: BinaryIO) -> bool:
+    """Cut an MP4 that was being written when its program died back to its last whole fragment; False if it has none."""
     size = file.seek(0, os.SEEK_END)
-    at = whole = 0
+    at = whole = media = 0
     while at + 16 <= size:
         file.seek(at)
         header = file.read(16)
@@ -373,5 +374,7 @@ def trim(file: BinaryIO) -> None:
         at += length
         if kind in (b"mdat", b"moov"):
             whole = at
+            media += kind == b"mdat"
     if 0 < whole < size:
         file.truncate(whole)
+    return media > 0

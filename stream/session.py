@@ -279,8 +279,8 @@ class Session:
         self._audio_out.stop()
         self._video_out.stop()
         self.released.end()
-        await self.recorder.aclose()
         await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
+        await self.recorder.aclose()
         if not self._remote.done():
             self._remote.cancel()
         self._on_closed(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import io
 import os
 from pathlib import Path
@@ -163,6 +164,7 @@ async def test_a_limit_and_an_impossible_folder_are_sentences_and_the_session_go
         assert "1 s" in notice["message"]
         (entry,) = await recordings(running)
         assert entry["seconds"] == pytest.approx(1.0, abs=0.05)
+        await _fill_the_disk(running, peer)
         (tmp_path / "file").write_text("in the way")
         running.server.recordings.directory = tmp_path / "file"
         answer = await running.http.post(f"{peer.location}/recording")
@@ -170,6 +172,32 @@ async def test_a_limit_and_an_impossible_folder_are_sentences_and_the_session_go
         assert "its operator can name another" in answer.json()["error"]["message"]
         seen = len(peer.pictures)
         await peer.until(lambda: len(peer.pictures) > seen + 10)
+
+
+class _Full:
+    """A file on a disk that has no room any more."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def _fill_the_disk(running: Running, peer: Peer) -> None:
+    answer = await running.http.post(f"{peer.location}/recording")
+    (session,) = running.server.sessions.values()
+    recording = session.recorder._recording
+    assert recording is not None
+    output = recording._file._output
+    output._file = _Full(output._file)
+    await peer.until(lambda: "recording_disk_full" in peer.notices())
+    notice = next(message for message in peer.messages if message.get("code") == "recording_disk_full")
+    assert "No space left on device" in notice["message"]
+    assert answer.status_code == 201
 
 
 async def test_what_a_crash_left_is_found_at_start_up(start_server: StartServer, tmp_path: Path) -> None:

@@ -245,6 +245,23 @@ def test_a_killed_program_leaves_a_playable_file_that_lacks_two_seconds_at_most(
         assert container.metadata["title"] == "before the crash"
 
 
+def test_a_crash_while_it_is_closed_leaves_a_playable_file_as_well(tmp_path: Path) -> None:
+    """The index is there, but the eight bytes that hide the fragments are not written yet."""
+    path = tmp_path / "o.mp4"
+    with RecordingFile(path) as file:
+        write(file, range(100), bright={30})
+        head = path.read_bytes()[:64]
+    closed = path.read_bytes()
+    assert closed[:64] != head
+    path.write_bytes(head + closed[64:])
+    assert len(Played(path).light) == 100
+    with path.open("r+b") as opened:
+        trim(opened)
+    played = Played(path)
+    assert len(played.light) == 100
+    assert np.abs(played.skews_s()).max() < 0.003
+
+
 def test_a_torn_fragment_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "o.mp4"
     killed(path, 220)
