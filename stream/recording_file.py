@@ -140,7 +140,11 @@ class RecordingFile:
         """int16 [N] at 48 kHz from this sample on; it is written once its picture is there."""
         if self._closed:
             return
-        end = self._samples + len(self._waiting)
+        while (end := self._samples + len(self._waiting)) + SAMPLE_RATE < sample and not self._closed:
+            self.silent_samples += SAMPLE_RATE
+            self.add_sound(end, np.zeros(SAMPLE_RATE, np.int16))
+        if self._closed:
+            return
         if sample < end:
             pcm = pcm[end - sample :]
         elif sample > end:
@@ -231,6 +235,8 @@ class RecordingFile:
         self.repeated_pictures += max(slot - self.pictures, 0)
         while self.pictures < slot:
             self._encode_picture(picture)
+            if self.pictures % MAX_APART_SLOTS == 0:
+                self._encode_sound()  # a hole of an hour is filled second by second
 
     def _encode_picture(self, picture: Picture) -> None:
         if self._pixels == "rgb24":

@@ -56,7 +56,11 @@ async function start() {
     live.addEventListener("state", ({ detail }) => { if (session === live) showState(detail); });
     live.addEventListener("stats", ({ detail }) => figures.update(detail));
     live.addEventListener("notice", ({ detail }) => serverNotice(detail));
-    live.addEventListener("recording", ({ detail }) => { if (session === live) recordControl.update(detail); });
+    live.addEventListener("recording", ({ detail }) => {
+      if (session !== live) return;
+      recordControl.update(detail);
+      if (!detail.on) say("The recording has ended; you can talk on.");
+    });
     live.addEventListener("retry", ({ detail }) => {
       say(`The connection was lost. Connecting again, try ${detail.attempt} of ${detail.of}…`);
     });

@@ -61,6 +61,7 @@ async def test_a_person_records_sees_it_and_keeps_it(
     await expect(page.locator("#notice-text")).to_contain_text("its limit of 6 s", timeout=15_000)
     await expect(page.locator("#record-badge")).to_be_hidden()
     await expect(page.locator(LIVE)).to_be_visible()
+    await expect(page.locator("#status")).to_contain_text("recording has ended")
     await page.click("#record")
     await expect(page.locator("#record-badge")).to_be_visible()
     await page.click("#start")

@@ -95,6 +95,31 @@ def test_holes_become_repeated_pictures_and_silence_and_nothing_shifts(tmp_path:
     assert len(played.light) == 250
 
 
+@pytest.mark.parametrize("sound_first", [True, False])
+def test_a_hole_of_minutes_is_filled_in_small_pieces(tmp_path: Path, sound_first: bool) -> None:
+    """As after a program that was stopped for a while."""
+    path, slot = tmp_path / "o.mp4", 5 * 60 * FPS
+    with RecordingFile(path) as file:
+        write(file, range(50), bright={10})
+        for add in (
+            (
+                lambda: file.add_sound(slot * SLOT_SAMPLES, click()),
+                lambda: file.add_picture(slot, picture(220)),
+            )
+            if sound_first
+            else (
+                lambda: file.add_picture(slot, picture(220)),
+                lambda: file.add_sound(slot * SLOT_SAMPLES, click()),
+            )
+        ):
+            add()
+            assert len(file.rest()) <= 2 * SAMPLE_RATE
+        write(file, range(slot + 1, slot + 30))
+    played = Played(path)
+    assert played.flashes_s() == [0.4, 300.0]
+    assert np.abs(played.skews_s()).max() < 0.003
+
+
 def test_both_tracks_end_together_and_early_sound_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "o.mp4"
     with RecordingFile(path) as file:
