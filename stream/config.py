@@ -120,9 +120,10 @@ class PortraitsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingConfig:
-    """allowed: sessions may be recorded; every_session: all are, from their start. max_minutes and max_megabytes: of
-    one file; go_on: begins a new one there instead of ending. total_megabytes: of the folder; min_free_megabytes: what
-    recording leaves free on the disk; both end a recording."""
+    """allowed: clients may begin and end recordings of their sessions; every_session: all are recorded, from their
+    start (where allowed is false, nobody can end that). max_minutes and max_megabytes: of one file; go_on: begins a new
+    one there instead of ending. total_megabytes: of the folder; min_free_megabytes: what recording leaves free on the
+    disk; both end a recording."""
 
     allowed: bool = False
     every_session: bool = False

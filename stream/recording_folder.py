@@ -69,7 +69,8 @@ class RecordingFolder:
     def check_allowed(self) -> None:
         if not self.config.allowed:
             raise ForbiddenError(
-                "This server does not record; its operator can allow it (recording: allowed: true).",
+                "Clients may not begin or end recordings on this server; its operator can allow it "
+                "(recording: allowed: true).",
                 code="recording_off",
             )
 

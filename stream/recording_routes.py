@@ -62,7 +62,9 @@ async def stop_recording(
     """End it; answers when the files are closed. Also fine where none runs."""
     server = _server(request)
     server.guard.check_token(authorization)
-    entries = await server.session(session_id).recorder.stop()
+    session = server.session(session_id)
+    server.recordings.check_allowed()
+    entries = await session.recorder.stop()
     return {"recordings": [entry.to_dict() for entry in entries]}
 
 

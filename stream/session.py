@@ -388,7 +388,7 @@ class Session:
             if self.state == "connecting":
                 self.state = "live" if self._engine.live else "restarting"
             if self._config.recording.every_session and not self._connected.is_set():
-                self.recorder.ask(SetRecording(on=True))
+                self.recorder.begin()
             self._connected.set()
         elif state in ("failed", "closed"):
             self._over.set()

@@ -47,9 +47,14 @@ class SessionRecorder:
         """What the peer wants; a refusal is told as a notice."""
         self._start(self._answer(message))
 
-    async def start(self, title: str = "") -> RecordingEntry:
+    def begin(self) -> None:
+        """Of its own accord, where every session is recorded; an obstacle is told as a notice."""
+        self._start(self._answer(SetRecording(on=True), asked=False))
+
+    async def start(self, title: str = "", *, asked: bool = True) -> RecordingEntry:
         """Begins to record, or goes on with what runs already; raises StreamError."""
-        self._folder.check_allowed()
+        if asked:
+            self._folder.check_allowed()
         async with self._lock:
             if self._closed:
                 raise NotFoundError(
@@ -98,11 +103,12 @@ class SessionRecorder:
             "dropped_sound_ms": recording.dropped_sound_ms,
         }
 
-    async def _answer(self, message: SetRecording) -> None:
+    async def _answer(self, message: SetRecording, *, asked: bool = True) -> None:
         try:
             if message.on:
-                await self.start(message.title)
+                await self.start(message.title, asked=asked)
             else:
+                self._folder.check_allowed()
                 await self.stop()
         except StreamError as error:
             self._send(notice_message(error.code, error.message, level="warning"))

@@ -138,9 +138,12 @@ async def test_it_is_off_unless_the_operator_allows_it(running: Running) -> None
 async def test_every_session_can_be_recorded_and_is_kept_when_it_ends(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    async with start_server(recording_config(tmp_path, every_session=True)) as running:
+    async with start_server(recording_config(tmp_path, allowed=False, every_session=True)) as running:
         async with Peer(running.http) as peer:
             await peer.until(lambda: "recording_started" in peer.notices())
+            peer.send({"type": "recording", "on": False})
+            assert (await running.http.delete(f"{peer.location}/recording")).status_code == 403
+            await peer.until(lambda: "recording_off" in peer.notices())
             await asyncio.sleep(2.0)
         async with asyncio.timeout(10):
             while running.server.sessions:  # noqa: ASYNC110 - a test polls
