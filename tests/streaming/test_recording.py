@@ -147,6 +147,7 @@ def check_sync(path: Path, *, clicks: int) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # half a minute on a machine of its own
 async def test_an_hour_stays_in_step(tmp_path: Path) -> None:
     """A sound card that is off by 80 ppm, lost packets, late frames, two re-anchors, and two stalls of the loop."""
     path = tmp_path / "hour.mp4"

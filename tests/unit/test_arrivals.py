@@ -77,6 +77,7 @@ def test_a_late_start_is_made_good_at_any_time() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # half a minute on a machine of its own
 def test_an_hour_is_recorded_in_step_whatever_network_and_clocks_do(tmp_path: Path) -> None:
     path, timeline = tmp_path / "hour.mp4", Timeline()
     with Recorder(path) as recorder:
