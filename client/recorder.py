@@ -10,7 +10,8 @@ from typing import Self
 
 from client.errors import RecorderError
 from client.timeline import SAMPLES_PER_FRAME, Moment
-from stream.recording_file import Ended, RecordingError, RecordingFile, RecordingLimits
+from stream.fragment_file import RecordingError
+from stream.recording_file import Ended, RecordingFile, RecordingLimits
 
 
 class Recorder:

@@ -5,26 +5,25 @@ file is a row of fragments (ISO/IEC 14496-12, 8.8), one a second. Closing append
 fragments by overwriting eight bytes (FFmpeg's `hybrid_fragmented`), so that every player and editor can seek in it.
 Until those eight bytes are written the fragments are valid: a crash at any point leaves a playable file.
 
-Server and client both write with it: of `stream` it imports the protocol only. Used by one thread at a time.
+Server and client both write with it: of `stream` it imports the protocol and `fragment_file` only. Used by one thread at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fractions
-import os
 import shutil
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import av
 import numpy as np
 import numpy.typing as npt
 
+from stream.fragment_file import FragmentFile
 from stream.protocol import FPS, SAMPLE_RATE
 
 Picture = npt.NDArray[np.uint8]
@@ -39,10 +38,6 @@ MAX_APART_SLOTS = FPS  # a track that is this far behind the other is filled
 INDEX_BYTES = 24  # of the final index, for one coded picture or piece of sound; 13 were measured
 HEADER_BYTES = 16_384
 AI_GENERATED = "AI generated: a portrait that was animated by a speaker's voice (Talkalong)"
-
-
-class RecordingError(Exception):
-    """A recording that cannot begin; the text says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +85,7 @@ class RecordingFile:
         self._tags = {"comment": AI_GENERATED} | dict(tags or {})
         self._pixels = pixels
         self._crf = crf
-        self._output = _Output(path)
+        self._output = FragmentFile(path)
         self._container: av.container.OutputContainer | None = None
         self._video: av.VideoStream
         self._audio: av.AudioStream
@@ -314,73 +309,3 @@ def _disk_full(error: BaseException, *, kept: bool) -> Ended:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-
-
-class _Output:
-    """The file that FFmpeg writes to. An error is kept instead of raised: the file is cut back to its last whole
-    fragment, and what comes after is swallowed."""
-
-    def __init__(self, path: Path) -> None:
-        self.error: BaseException | None = None
-        self.playable = True
-        self.size = 0
-        try:
-            self._file = path.open("x+b", buffering=0)
-        except FileExistsError as error:
-            raise RecordingError(
-                f"{path} exists already; choose another name, nothing is overwritten."
-            ) from error
-        except OSError as error:
-            reason = error.strerror or error
-            raise RecordingError(
-                f"{path} cannot be written ({reason}); is its folder there, and may you write into it?"
-            ) from error
-
-    def write(self, data: bytes) -> int:
-        left = memoryview(data)
-        while len(left) and self.error is None:
-            try:
-                left = left[self._file.write(left) :]
-            except OSError as error:
-                self.fail(error)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def fail(self, error: BaseException) -> None:
-        if self.error is None:
-            self.error = error
-            self.playable = trim(self._file)
-
-    def close(self) -> None:
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self.fail(error)
-        self.size = self._file.seek(0, os.SEEK_END)
-        self._file.close()
-
-
-def trim(file: BinaryIO) -> bool:
-    """Cut an MP4 that was being written when its program died back to its last whole fragment; False if it has none."""
-    size = file.seek(0, os.SEEK_END)
-    at = whole = media = 0
-    while at + 16 <= size:
-        file.seek(at)
-        header = file.read(16)
-        length, kind = struct.unpack(">I4s", header[:8])
-        if length == 1:
-            length = struct.unpack(">Q", header[8:])[0]
-        if length < 8 or at + length > size:
-            break
-        at += length
-        if kind in (b"mdat", b"moov"):
-            whole = at
-            media += kind == b"mdat"
-    if 0 < whole < size:
-        file.truncate(whole)
-    return media > 0

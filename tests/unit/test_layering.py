@@ -15,6 +15,7 @@ import pipeline
 import stream
 
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "manager", "misc"}
+WRITING = ("stream.fragment_file", "stream.recording_file")  # a recording, on either side
 CORE = [
     "pipeline.windowing", "pipeline.state", "pipeline.audio_encoder", "pipeline.autoencoder", "pipeline.denoiser",
     "pipeline.scheduler", "pipeline.sampler", "pipeline.portrait", "pipeline.compositor", "pipeline.avatar_pipeline",
@@ -39,18 +40,12 @@ def test_the_client_imports_neither_torch_nor_the_model() -> None:
     assert "torch" not in found
     assert not {name for name in found if name == "pipeline" or name.startswith("pipeline.")}
     # What a recording is written with is shared, and as free of the server as the protocol: see the next test.
-    assert {name for name in found if name.startswith("stream.")} <= {
-        "stream.protocol",
-        "stream.recording_file",
-    }
+    assert {name for name in found if name.startswith("stream.")} <= {"stream.protocol", *WRITING}
 
 
 def test_a_recording_is_written_without_the_server() -> None:
-    found = imported_by("stream.recording_file")
-    assert {name for name in found if name.startswith("stream.")} == {
-        "stream.protocol",
-        "stream.recording_file",
-    }
+    found = imported_by(*WRITING)
+    assert {name for name in found if name.startswith("stream.")} == {"stream.protocol", *WRITING}
     assert not found & {"torch", "fastapi", "aiortc", "uvicorn", "websockets", "client", "pipeline"}
 
 

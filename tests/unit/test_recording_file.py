@@ -12,13 +12,12 @@ import av
 import numpy as np
 import pytest
 
+from stream.fragment_file import RecordingError, trim
 from stream.protocol import FPS, SAMPLE_RATE
 from stream.recording_file import (
     SLOT_SAMPLES,
-    RecordingError,
     RecordingFile,
     RecordingLimits,
-    trim,
 )
 from tests.unit.played import Played
 
