@@ -5,7 +5,8 @@ file is a row of fragments (ISO/IEC 14496-12, 8.8), one a second. Closing append
 fragments by overwriting eight bytes (FFmpeg's `hybrid_fragmented`), so that every player and editor can seek in it.
 Until those eight bytes are written the fragments are valid: a crash at any point leaves a playable file.
 
-Server and client both write with it: of `stream` it imports the protocol and `fragment_file` only. Used by one thread at a time.
+Server and client both write with it: of `stream` it imports the protocol and `fragment_file` only. Used by one
+thread at a time.
 """
 
 from __future__ import annotations
