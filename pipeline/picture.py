@@ -86,7 +86,9 @@ def opened(data: bytes, *, max_bytes: int | None = MAX_FILE_BYTES) -> Iterator[A
         raise too_many_bytes(len(data))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # judged below, with less patience
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # judged below, with less patience
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 yield image
     except UnidentifiedImageError as error:

@@ -84,7 +84,9 @@ def find(
     sharpness = float(np.var(cv2.Laplacian(grey, cv2.CV_32F)))
     if square.side >= _SHARPNESS_SIDE and sharpness < BLURRED_VARIANCE:
         warnings.append(
-            Remark(code="blurred", text="The face is not sharp. A picture in focus gives a livelier portrait.")
+            Remark(
+                code="blurred", text="The face is not sharp. A picture in focus gives a livelier portrait."
+            )
         )
     if mouth is not None and mouth_is_open(portrait.crop, mouth):
         warnings.append(
@@ -95,7 +97,9 @@ def find(
         )
     if frames > 1:
         warnings.append(
-            Remark(code="animated", text=f"The file is an animation of {frames} pictures; the first one is used.")
+            Remark(
+                code="animated", text=f"The file is an animation of {frames} pictures; the first one is used."
+            )
         )
     return Findings(
         width=width,
@@ -137,10 +141,14 @@ def _about_light(grey: NDArray[np.float32]) -> list[Remark]:
             Remark(code="bright", text="The face is overexposed. Softer light keeps its features visible.")
         )
     elif high - low < FLAT_RANGE:
-        found.append(Remark(code="flat", text="The picture has little contrast; the face may look washed out."))
+        found.append(
+            Remark(code="flat", text="The picture has little contrast; the face may look washed out.")
+        )
     if abs(left - right) > ONE_SIDED * (left + right):
         found.append(
-            Remark(code="one_sided_light", text="One half of the face lies in shadow. Even light looks better.")
+            Remark(
+                code="one_sided_light", text="One half of the face lies in shadow. Even light looks better."
+            )
         )
     return found
 
@@ -150,7 +158,10 @@ def _about_place(
 ) -> list[Remark]:
     found = []
     if face_pixels < SMALL_FACE_PIXELS:
-        text = f"The face is only {face_pixels} pixels high and will look soft; with {SMALL_FACE_PIXELS} or more it is crisp."
+        text = (
+            f"The face is only {face_pixels} pixels high and will look soft; "
+            f"with {SMALL_FACE_PIXELS} or more it is crisp."
+        )
         found.append(Remark(code="small", text=text))
     if abs(tilt) > TILT_DEGREES:
         text = f"The head is tilted by {abs(tilt):.0f} degrees. An upright head moves more naturally."
@@ -167,7 +178,10 @@ def _about_place(
         or square.top + square.side > height + outside
     ):
         found.append(
-            Remark(code="cut_off", text="The face is close to the picture's edge. Leave some room around the head.")
+            Remark(
+                code="cut_off",
+                text="The face is close to the picture's edge. Leave some room around the head.",
+            )
         )
     return found
 

@@ -65,9 +65,7 @@ def prepare_upload(data: bytes, *, name: str, pipe: Any) -> PreparedUpload:
     pixels = opaque(stored_picture(clean.data))
     face, square = find_face(np.asarray(pixels))
     portrait = frame_portrait(pixels, square, name=name, sha256=clean.sha256)
-    found = find(
-        np.asarray(pixels), face, square, portrait, transparent=clean.has_alpha, frames=clean.frames
-    )
+    found = find(np.asarray(pixels), face, square, portrait, transparent=clean.has_alpha, frames=clean.frames)
     return PreparedUpload(
         portrait=portrait,
         picture=clean.data,

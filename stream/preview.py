@@ -1,4 +1,4 @@
-"""What a new portrait will look like, before it may be used: what is cut out, what may move, and the model's own frames.
+"""What a new portrait will look like, before it may be used: what is cut out, what may move, frames of the model.
 
 Runs in the model process. The frames are the model's, driven by a piece of the page's sample voice, so what is seen is
 what a session will show: nothing is drawn for the occasion.
@@ -18,12 +18,13 @@ from PIL import Image
 
 from pipeline.portrait import CROP_PIXELS, Portrait
 from pipeline.state import Controls
-from pipeline.windowing import FPS, SAMPLE_RATE
 
 VIEWS = ("crop", "mask", "rest", "speaking", "moving")
 SAMPLE_VOICE = Path(__file__).resolve().parent.parent / "client" / "web" / "sample-voice.mp3"
 # A pause, three open vowels, a pause: the animation begins and ends with closed lips.
 VOICE_BEGINS_S, VOICE_ENDS_S = 0.32, 1.52
+FPS = 25
+SAMPLE_RATE = 16_000
 SHOWN_SIDE = 384
 MOVING_SIDE = 288
 WEBP_QUALITY = 82
@@ -40,7 +41,14 @@ def make_preview(pipe: Any, portrait: Portrait) -> dict[str, bytes]:
     moving = [_shrunk(frame, MOVING_SIDE) for frame in frames]
     out = io.BytesIO()
     moving[0].save(
-        out, "WEBP", save_all=True, append_images=moving[1:], duration=1000 // FPS, loop=0, quality=70, method=1
+        out,
+        "WEBP",
+        save_all=True,
+        append_images=moving[1:],
+        duration=1000 // FPS,
+        loop=0,
+        quality=70,
+        method=1,
     )
     return {
         "crop": _webp(Image.fromarray(portrait.crop)),
