@@ -92,7 +92,7 @@ def _veiled(portrait: Portrait) -> NDArray[np.uint8]:
     """The canvas [H,W,3]: as it is where it may move, greenish where it may not; the crop has a thin frame."""
     alpha = portrait.alpha[..., None]
     canvas = portrait.canvas.astype(np.float32)
-    veil = 0.35 * canvas.mean(-1, keepdims=True) + 0.65 * MASK_COLOUR
+    veil = 0.5 * canvas.mean(-1, keepdims=True) + 0.5 * MASK_COLOUR
     mixed = np.ascontiguousarray((alpha * canvas + (1 - alpha) * veil).astype(np.uint8))
     zoom = np.diag(portrait.matrix[:, :2])
     first = np.round((-0.5 - portrait.matrix[:, 2]) / zoom + 0.5).astype(int)
