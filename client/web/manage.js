@@ -64,6 +64,7 @@ export function connectManage(dialog, { uploads, changed, deleted }) {
     find("picture").removeAttribute("src");
     place();
     if (!dialog.open) dialog.showModal();
+    find("close").focus();
     if (!chosen.thumbnail) return;
     find("picture").src = await pictureAddress(chosen.thumbnail, { isPrivate: true }).catch(() => "");
   };

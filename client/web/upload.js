@@ -136,7 +136,7 @@ export function connectUpload(dialog, input, { done, limits, kept }) {
 
 function findings(found) {
   const worries = found.warnings.map(({ text }) => line("worry", text));
-  const good = worries.length ? "The face was found. It will talk, and could be better:" :
+  const good = worries.length ? "The face was found and will talk. What could be better:" :
     "The face was found, and the picture suits well.";
   return [line("good", good), ...worries];
 }
