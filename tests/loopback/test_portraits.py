@@ -91,7 +91,7 @@ async def test_a_picture_is_tried_out_agreed_to_used_found_again_and_deleted(tmp
         pictures = {view: Image.open(io.BytesIO(answer.content)) for view, answer in views.items()}
         assert set(pictures) == {"crop", "mask", "rest", "speaking", "moving"}
         assert all(item.format == "WEBP" for item in pictures.values())
-        assert pictures["moving"].n_frames == 30  # type: ignore[attr-defined]
+        assert 8 < pictures["moving"].n_frames <= 30  # type: ignore[attr-defined]  # equal ones are merged
         assert views["rest"].content != views["speaking"].content
         assert await listed(http) == {}
         assert not list((tmp_path / "pictures").iterdir())  # nothing is stored before somebody agrees
