@@ -17,6 +17,7 @@ export function connectUpload(dialog, input, { done, limits, kept }) {
   let local = "";
   let draft = null;
   let trying = null;
+  let looking = "";
 
   const complain = (text) => {
     find("error").textContent = text;
@@ -50,8 +51,9 @@ export function connectUpload(dialog, input, { done, limits, kept }) {
 
   const lookAt = async (view, description) => {
     const mine = draft;
+    looking = view;
     const address = await pictureAddress(mine.preview[view], { isPrivate: true });
-    if (draft !== mine) return;
+    if (draft !== mine || looking !== view) return;
     find("preview").src = address;
     find("preview").alt = description;
     find("look").dataset.view = view;

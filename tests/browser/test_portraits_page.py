@@ -55,9 +55,14 @@ async def test_an_own_portrait_from_upload_to_deletion(
     await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=15_000)
     await expect(page.locator("#upload-findings .worry")).to_contain_text("mouth")
     shown = set()
-    for view in ("Moving", "At rest", "Speaking", "What moves"):
-        await page.locator("#upload-views").get_by_text(view, exact=True).click()
-        await expect(page.get_by_label(view, exact=True)).to_be_checked()
+    for view, name in (
+        ("moving", "Moving"),
+        ("rest", "At rest"),
+        ("speaking", "Speaking"),
+        ("mask", "What moves"),
+    ):
+        await page.locator("#upload-views").get_by_text(name, exact=True).click()
+        await expect(page.locator(f'#upload-look[data-view="{view}"]')).to_be_visible()
         shown.add(await page.locator("#upload-preview").get_attribute("src"))
         assert await pixels(page, "#upload-preview") >= 256
     assert len(shown) == 4
