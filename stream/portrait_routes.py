@@ -17,7 +17,7 @@ from starlette.datastructures import UploadFile as FormFile
 from stream.consent import Means, agree, in_own_words
 from stream.drafts import Draft
 from stream.entry import Entry
-from stream.errors import BadRequestError, NotFoundError, UnsupportedMediaError
+from stream.errors import BadRequestError, ForbiddenError, NotFoundError, UnsupportedMediaError
 from stream.gallery import consent_statement
 from stream.preview import VIEWS
 from stream.routes import check_length, read_body
@@ -68,6 +68,19 @@ def _server(request: Request) -> Server:
     return server
 
 
+def _check_change(request: Request, authorization: str | None) -> Server:
+    """Who may change portraits: whoever knows the token, and no page of a foreign site in somebody's browser."""
+    server = _server(request)
+    server.guard.check_token(authorization)
+    origin, host = request.headers.get("origin"), request.headers.get("host", "")
+    own = request.headers.get("sec-fetch-site") == "same-origin" or (origin or "").partition("://")[2] == host
+    if origin and not own and origin not in server.config.network.cors_origins:
+        raise ForbiddenError(
+            f"Pages from {origin} may not change portraits here; the server's operator can allow them (cors_origins)."
+        )
+    return server
+
+
 def _may_see_uploads(request: Request, authorization: str | None) -> bool:
     guard = _server(request).guard
     if not guard.token_required or authorization is None:
@@ -93,8 +106,7 @@ async def portraits(request: Request, authorization: Authorization = None) -> di
 async def upload_portrait(request: Request, authorization: Authorization = None) -> Response:
     """A picture with one face. With the statement of who agreed to its use it is a portrait at once; as a draft it
     is only looked at, until somebody agrees. The answer says what was found and where the previews are."""
-    server = _server(request)
-    server.guard.check_token(authorization)
+    server = _check_change(request, authorization)
     gallery = server.gallery
     limit = server.config.limits.portrait_bytes
     check_length(request, limit, "The picture", code="picture_too_large")
@@ -130,8 +142,7 @@ async def upload_portrait(request: Request, authorization: Authorization = None)
 )
 async def give_consent(portrait_id: str, request: Request, authorization: Authorization = None) -> Response:
     """Makes a draft a portrait: JSON with `by` and `statement` (a version), or `consent` (own words); `name`."""
-    server = _server(request)
-    server.guard.check_token(authorization)
+    server = _check_change(request, authorization)
     values = await _read_json(request, ("by", "statement", "consent", "name", "means"))
     if not isinstance(values.get("name", ""), str):
         raise BadRequestError("The field 'name' must be text.")
@@ -180,8 +191,7 @@ async def change_portrait(
     portrait_id: str, request: Request, authorization: Authorization = None
 ) -> dict[str, Any]:
     """JSON with a new `name`, or a new `position` among the uploads (0 is the first), or both."""
-    server = _server(request)
-    server.guard.check_token(authorization)
+    server = _check_change(request, authorization)
     values = await _read_json(request, ("name", "position"))
     name, position = values.get("name"), values.get("position")
     if name is not None and not isinstance(name, str):
@@ -200,8 +210,7 @@ async def delete_portrait(
     portrait_id: str, request: Request, authorization: Authorization = None
 ) -> Response:
     """An upload, or a draft that is not wanted. The record of consent stays."""
-    server = _server(request)
-    server.guard.check_token(authorization)
+    server = _check_change(request, authorization)
     await server.gallery.delete(portrait_id)
     return Response(status_code=204)
 

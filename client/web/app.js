@@ -248,6 +248,7 @@ function describePortrait(portrait) {
   $("chosen-note").textContent = consent
     ? `Yours. ${consent.given_by || "Somebody"} agreed on ${new Date(consent.given_at).toLocaleDateString()}.`
     : portrait.credit;
+  $("chosen-note").title = [portrait.origin, portrait.licence && `Licence: ${portrait.licence}.`].filter(Boolean).join(" ");
   $("manage").hidden = !consent;
 }
 

@@ -40,6 +40,8 @@ export async function listPortraits() {
   return (await ask("v1/portraits", {}, "list its portraits")).json();
 }
 
+const JSON_TYPE = { "Content-Type": "application/json" };
+
 /** Sends a picture for a look: what was found, and previews. Nobody can use it until somebody agrees. */
 export async function tryPicture(file, { name, signal }) {
   const form = new FormData();
@@ -52,13 +54,13 @@ export async function tryPicture(file, { name, signal }) {
 /** Records who agreed to which statement; the picture is a portrait from then on. */
 export async function giveConsent(id, { by, statement, name }) {
   const body = JSON.stringify({ by, statement, name, means: "page" });
-  return (await ask(`v1/portraits/${id}/consent`, { method: "POST", body }, "record the consent")).json();
+  return (await ask(`v1/portraits/${id}/consent`, { method: "POST", body, headers: JSON_TYPE }, "record the consent")).json();
 }
 
 /** Changes name or position of an uploaded portrait. */
 export async function changePortrait(id, changes) {
   const body = JSON.stringify(changes);
-  return (await ask(`v1/portraits/${id}`, { method: "PATCH", body }, "change this portrait")).json();
+  return (await ask(`v1/portraits/${id}`, { method: "PATCH", body, headers: JSON_TYPE }, "change this portrait")).json();
 }
 
 /** Deletes an uploaded portrait. */

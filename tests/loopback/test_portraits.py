@@ -213,6 +213,19 @@ async def test_uploads_are_private_where_there_is_a_token(tmp_path: Path) -> Non
             check(answer, 401, "unauthorized")
 
 
+async def test_a_foreign_page_cannot_agree_for_somebody() -> None:
+    async with light(some_gallery(None)) as http:
+        draft = (await upload(http, picture(), draft="1")).json()["id"]
+        foreign = {"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
+        consent = f"/v1/portraits/{draft}/consent"
+        check(await http.post(consent, json=AGREED, headers=foreign), 403, "forbidden", "elsewhere.example")
+        form = {"picture": ("eve.png", picture(), "image/png")}
+        check(await http.post("/v1/portraits", files=form, data=AGREED, headers=foreign), 403, "forbidden")
+        check(await http.delete(f"/v1/portraits/{draft}", headers=foreign), 403, "forbidden")
+        own = {"Origin": "http://testserver"}
+        assert (await http.post(consent, json=AGREED, headers=own)).status_code == 201
+
+
 async def test_names_and_order_are_kept(tmp_path: Path) -> None:
     async with light(some_gallery(tmp_path)) as http:
         ids = [(await upload(http, picture(), name=name, **AGREED)).json()["id"] for name in "abc"]
