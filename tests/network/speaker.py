@@ -1,0 +1,90 @@
+"""One conversation by the real Python client, in whatever network this process is in; the outcome as JSON.
+
+python -m tests.network.speaker URL [--relay-only] [--credentials USERNAME CREDENTIAL] [--seconds S]
+
+The voice is half a second of tone, half a second of silence. The stand-in model's picture is as bright as the voice
+is loud, so that what is seen can be told from a picture that only stands there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from typing import Any
+
+import numpy as np
+
+from client.api import ServerApi
+from client.errors import ClientError
+from client.peer import AvatarClient
+from stream import aiortc_patches
+from stream.protocol import SAMPLE_RATE
+
+LOUD = 8_000
+
+
+def voice(seconds: float) -> np.ndarray:
+    at = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    return (11_000 * np.sin(2 * np.pi * 220 * at) * ((at % 1.0) < 0.5)).astype(np.int16)
+
+
+def replace_credentials(username: str, credential: str) -> None:
+    """As if this had been told by the server some time ago."""
+    describe = ServerApi.describe
+
+    async def describe_with_others(api: ServerApi) -> dict[str, Any]:
+        about = await describe(api)
+        for server in about["ice_servers"]:
+            server |= {"username": username, "credential": credential}
+        return about
+
+    ServerApi.describe = describe_with_others  # type: ignore[method-assign]
+
+
+async def talk(url: str, *, relay_only: bool, seconds: float) -> dict[str, Any]:
+    brightness, loudness = [], []
+    async with AvatarClient(url, relay_only=relay_only) as avatar:
+        speaking = asyncio.create_task(avatar.push(voice(seconds)))
+        async for moment in avatar:
+            # The lower part: the stand-in tints the upper quarter by the session's seed.
+            brightness.append(float(moment.picture[moment.picture.shape[0] // 2 :].mean()))
+            loudness.append(float(np.abs(moment.pcm).max()))
+            if speaking.done():
+                break
+        assert avatar._connection is not None
+        pair = aiortc_patches.selected_pair(avatar._connection)
+        remote = avatar._connection.remoteDescription.sdp
+        stats = avatar.stats
+    loud = np.array(loudness) > LOUD / 2
+    shown = np.array(brightness)
+    return {
+        "moments": len(shown),
+        "loud": int(loud.sum()),
+        "silent": int((~loud).sum()),
+        "bright_when_loud": float(np.median(shown[loud])) if loud.any() else 0.0,
+        "bright_when_silent": float(np.median(shown[~loud])) if (~loud).any() else 0.0,
+        "pair": pair,
+        "announced": [line for line in remote.splitlines() if line.startswith("a=candidate:")],
+        "stats": stats,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("--relay-only", action="store_true")
+    parser.add_argument("--credentials", nargs=2, metavar=("USERNAME", "CREDENTIAL"))
+    parser.add_argument("--seconds", type=float, default=5.0)
+    args = parser.parse_args()
+    if args.credentials:
+        replace_credentials(*args.credentials)
+    try:
+        outcome = asyncio.run(talk(args.url, relay_only=args.relay_only, seconds=args.seconds))
+    except ClientError as error:
+        outcome = {"error": str(error)}
+    print(json.dumps(outcome))
+
+
+if __name__ == "__main__":
+    main()
