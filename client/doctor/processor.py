@@ -9,6 +9,7 @@ from pathlib import Path
 from client.doctor.finding import Finding, ok, problem, warning
 
 CORES_WANTED = 2
+BUSY_SHARE = 0.7
 X86 = ("x86_64", "AMD64")
 VECTOR_FLAGS = {
     "avx2": "AVX2",
@@ -112,20 +113,25 @@ def _governor(root: Path) -> list[Finding]:
     return [ok("governor", f"The clock governor is {governor} ({driver}).", governor=governor, driver=driver)]
 
 
-def _load() -> list[Finding]:
+def busy() -> float | None:
+    """The load of the last minute, where other programs take much of the processor."""
     try:
         load = os.getloadavg()[0]
     except (OSError, AttributeError):
-        return []
-    usable, _ = usable_cores()
-    if load > 0.7 * usable:
-        return [
-            warning(
-                "load", f"Other programs keep this machine busy (load {load:.1f} on {usable:g} cores).",
-                "Figures below are worse than on a quiet machine; stop the others and run this again.", load_1min=load,
-            )
-        ]  # fmt: skip
-    return [ok("load", f"The machine is quiet (load {load:.1f} on {usable:g} cores).", load_1min=load)]
+        return None
+    return load if load > BUSY_SHARE * usable_cores()[0] else None
+
+
+def _load() -> list[Finding]:
+    load = busy()
+    if load is None:
+        return [ok("load", "No other program keeps this machine busy.")]
+    return [
+        warning(
+            "load", f"Other programs keep this machine busy (load {load:.1f} on {usable_cores()[0]:g} cores).",
+            "Figures below are worse than on a quiet machine; stop the others and run this again.", load_1min=load,
+        )
+    ]  # fmt: skip
 
 
 def _read(path: Path) -> str:
