@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from client import peer
 from client.api import ServerApi
 from client.errors import ClientError
 from client.peer import AvatarClient
@@ -76,7 +77,9 @@ def main() -> None:
     parser.add_argument("--relay-only", action="store_true")
     parser.add_argument("--credentials", nargs=2, metavar=("USERNAME", "CREDENTIAL"))
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--patience", type=float, default=15.0, help="seconds until no way counts as none")
     args = parser.parse_args()
+    peer.CONNECT_TIMEOUT_S = args.patience
     if args.credentials:
         replace_credentials(*args.credentials)
     try:

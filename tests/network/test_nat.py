@@ -60,7 +60,7 @@ def test_the_server_is_found_by_its_public_address_and_the_open_ports(
     """And is not where it announces its private address only and may not send first: the setting is what helps."""
     ports = [FIRST, LAST] if address else []
     start_server(network, tmp_path, host=PRIVATE, ice={"public_address": address, "port_range": ports})
-    outcome = converse(network, f"http://{PUBLIC}:{PORT}", "--seconds", str(SECONDS))
+    outcome = converse(network, f"http://{PUBLIC}:{PORT}", "--seconds", str(SECONDS), "--patience", "6")
     if address is None:
         assert "sound and picture do not get through" in outcome["error"]
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from client.latency.chromium import chromium_path
 from stream.ice import turn_credentials
 from tests.network import namespaces
 from tests.network.conversation import PORT, check_pictures_and_sound, converse, start_server
@@ -112,6 +114,50 @@ def test_pictures_and_sound_come_through_a_relay_on_each_side(network: Network) 
     outcome = converse(network, URL, "--relay-only", "--seconds", str(SECONDS))
     check_pictures_and_sound(outcome, seconds=SECONDS)
     assert outcome["pair"] == ["relay", "relay"]
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(chromium_path() is None, reason="no Chromium is installed")
+@pytest.mark.usefixtures("server")
+def test_the_page_gets_through_with_credentials_of_its_own(network: Network) -> None:
+    done = network.run("client", sys.executable, "-m", "tests.network.visitor", URL)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["credentials"] == 1
+    assert "relay" in outcome["gathered"]  # coturn took them
+    assert outcome["pair"][1] == "relay"
+    assert outcome["frames"] > 50
+    assert outcome["energy"] > 0
+
+
+@pytest.mark.usefixtures("server")
+def test_the_doctor_asks_for_a_relay_and_holds_a_conversation(network: Network, coturn: Path) -> None:
+    words = [sys.executable, "-m", "client.cli", "doctor", "--server", URL, "--json"]
+    done = network.run("client", *words)
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, report
+    found = {item["check"]: item for item in report["findings"]}
+    assert found["relay"]["mark"] == "ok"
+    assert found["relay"]["figures"]["address"].startswith(f"{RELAY}:")
+    assert found["session"]["mark"] in ("ok", "warning"), found["session"]
+    assert found["session"]["figures"]["voice"] is True
+    assert found["session"]["figures"]["fps"] > 15
+    assert found["certificate"]["mark"] == "warning"  # http, and not localhost
+    assert "static-auth" not in done.stdout
+    assert SECRET not in done.stdout
+
+
+@pytest.mark.usefixtures("coturn")
+def test_the_doctor_says_that_the_secret_is_wrong(network: Network, tmp_path: Path) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"ice: {{policy: relay, servers: [{{urls: '{TURN}', secret: {WRONG}}}]}}")
+    words = [sys.executable, "-m", "client.cli", "doctor", "--config", str(config), "--quick"]
+    done = network.run("server", *words)
+    assert done.returncode == 1
+    assert f"The TURN server {TURN} refuses the credentials" in done.stdout
+    assert "static-auth-secret" in done.stdout
+    assert "This server talks through a TURN relay only, and there is none" in done.stdout
+    assert WRONG not in done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("server")
