@@ -169,28 +169,26 @@ def _candidates(values: dict[str, Any]) -> Finding:
 
 def _https(values: dict[str, Any]) -> list[Finding]:
     network = values["network"]
+    local = network["host"] in LOCAL_HOSTS
     if network["certificate"]:
-        return [ok("https", f"The server speaks https with {network['certificate']}.")]
-    if network["host"] in LOCAL_HOSTS:
-        return [
+        found = [ok("https", f"The server speaks https with {network['certificate']}.")]
+    elif local:
+        found = [
             ok("https", f"On {network['host']} browsers give the microphone to http pages; others cannot reach it "
                "without a reverse proxy.")
         ]  # fmt: skip
-    found = [
-        warning(
-            "https", f"The server listens on {network['host']} without https: browsers give the microphone to https "
-            "pages and to localhost only.",
-            "`talkalong serve --certificate C.pem --key K.pem`, or a reverse proxy (docs/reachability.md).",
-        )
-    ]  # fmt: skip
-    if not values["token_required"]:
-        found.append(
+    else:
+        found = [
             warning(
-                "token",
-                "Anyone who reaches the server may use it.",
-                "Set the environment variable TALKALONG_TOKEN.",
+                "https", f"The server listens on {network['host']} without https: browsers give the microphone to "
+                "https pages and to localhost only.",
+                "`talkalong serve --certificate C.pem --key K.pem`, or a reverse proxy (docs/reachability.md).",
             )
-        )
+        ]  # fmt: skip
+    relays = any(server["urls"].startswith("turn") for server in values["ice_servers"])
+    if not values["token_required"] and (relays or not local):
+        says = f"Anyone who reaches the server may use it{', and its relay' if relays else ''}."
+        found.append(warning("token", says, "Set the environment variable TALKALONG_TOKEN."))
     return found
 
 

@@ -30,17 +30,18 @@ def voice(seconds: float) -> np.ndarray:
     return (11_000 * np.sin(2 * np.pi * 220 * at) * ((at % 1.0) < 0.5)).astype(np.int16)
 
 
-def replace_credentials(username: str, credential: str) -> None:
-    """As if this had been told by the server some time ago."""
+def change_relays(**changes: str) -> None:
+    """As if the server had told something else of its TURN servers."""
     describe = ServerApi.describe
 
-    async def describe_with_others(api: ServerApi) -> dict[str, Any]:
+    async def describe_changed(api: ServerApi) -> dict[str, Any]:
         about = await describe(api)
         for server in about["ice_servers"]:
-            server |= {"username": username, "credential": credential}
+            server["urls"] += changes.get("add", "")
+            server |= {name: changes[name] for name in ("username", "credential") if name in changes}
         return about
 
-    ServerApi.describe = describe_with_others  # type: ignore[method-assign]
+    ServerApi.describe = describe_changed  # type: ignore[method-assign]
 
 
 async def talk(url: str, *, relay_only: bool, seconds: float) -> dict[str, Any]:
@@ -76,12 +77,15 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--relay-only", action="store_true")
     parser.add_argument("--credentials", nargs=2, metavar=("USERNAME", "CREDENTIAL"))
+    parser.add_argument("--over-tcp", action="store_true", help="to the TURN server")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--patience", type=float, default=15.0, help="seconds until no way counts as none")
     args = parser.parse_args()
     peer.CONNECT_TIMEOUT_S = args.patience
     if args.credentials:
-        replace_credentials(*args.credentials)
+        change_relays(username=args.credentials[0], credential=args.credentials[1])
+    if args.over_tcp:
+        change_relays(add="?transport=tcp")
     try:
         outcome = asyncio.run(talk(args.url, relay_only=args.relay_only, seconds=args.seconds))
     except ClientError as error:

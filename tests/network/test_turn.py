@@ -21,7 +21,7 @@ SECRET = "a-secret-of-two-servers"
 WRONG = "another-secret-altogether"
 TURN = f"turn:{RELAY}:3478"
 URL = f"http://{FORWARDER}:{PORT}"
-SECONDS = 5.0
+SECONDS = 4.0
 SEND = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'hello', (sys.argv[1], 5))"
 HEAR = """
 import socket
@@ -109,9 +109,10 @@ def test_pictures_and_sound_come_through_one_relay(network: Network, coturn: Pat
     assert "ALLOCATE processed, success" in coturn.read_text()
 
 
+@pytest.mark.parametrize("way", [[], ["--over-tcp"]], ids=["udp", "tcp"])
 @pytest.mark.usefixtures("server")
-def test_pictures_and_sound_come_through_a_relay_on_each_side(network: Network) -> None:
-    outcome = converse(network, URL, "--relay-only", "--seconds", str(SECONDS))
+def test_pictures_and_sound_come_through_a_relay_on_each_side(network: Network, way: list[str]) -> None:
+    outcome = converse(network, URL, "--relay-only", "--seconds", str(SECONDS), *way)
     check_pictures_and_sound(outcome, seconds=SECONDS)
     assert outcome["pair"] == ["relay", "relay"]
 
