@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,28 +14,33 @@ from client.doctor import processor
 from client.doctor.finding import Finding, ok, problem, warning
 from stream.protocol import FPS
 
-SECONDS = 6
+SECONDS = 5
 TIMEOUT_S = 180
-# Beside codecs, network and often a browser a step takes longer than alone (stream/warm_up.py, LIVE_FACTOR).
-LIVE_FACTOR = 1.3
-PROFILES = {"default": (2, 2), "low_latency": (1, 1)}  # hop and look-ahead, frames
+# As in stream/pace.py, which decides when the server starts: how much longer a step takes beside codecs, network and
+# often a browser, and the share of a chunk's time that leaves room for chunks of one frame.
+LIVE_FACTOR = 1.2
+BUSIEST = 0.6
+# Hop and look-ahead, frames: the default profile with large and with small chunks, and low_latency.
+CHUNKS = {"default": (2, 2), "default, small chunks": (1, 2), "low_latency": (1, 1)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Of one profile. share: of the time that a chunk lasts, what its steps take live, at the 95th percentile."""
+    """Of one way of chunking; a step is from window to finished frames."""
 
     rtf: float
+    p50_ms: float
     p95_ms: float
     hop_ms: float
 
     @property
-    def share(self) -> float:
-        return LIVE_FACTOR * self.p95_ms / self.hop_ms
+    def fits(self) -> bool:
+        """Whether a live step at the 95th percentile is done before the next chunk is due."""
+        return LIVE_FACTOR * self.p95_ms <= self.hop_ms
 
     @property
-    def fits(self) -> bool:
-        return self.share <= 1.0
+    def leaves_room(self) -> bool:
+        return self.p50_ms <= BUSIEST * self.hop_ms
 
     def says(self, name: str) -> str:
         return f"{name}: RTF {self.rtf:.2f}, step p95 {self.p95_ms:.0f} of {self.hop_ms:.0f} ms"
@@ -64,41 +70,38 @@ def check_speed(model: dict[str, Any]) -> list[Finding]:
     speeds: dict[str, Speed] = {}
     machine: dict[str, Any] = {}
     busy = processor.busy() is not None
-    for name, (hop, right) in PROFILES.items():
+    for name, (hop, right) in CHUNKS.items():
         figures = _measure(model, hop, right)
         if isinstance(figures, str):
             return [problem("speed", figures, "`talkalong benchmark` shows the whole of it.")]
-        speeds[name] = Speed(rtf=figures["rtf"], p95_ms=figures["step_ms"]["p95"], hop_ms=1_000 * hop / FPS)
+        step_ms = figures["step_ms"]
+        speeds[name] = Speed(
+            rtf=figures["rtf"], p50_ms=step_ms["p50"], p95_ms=step_ms["p95"], hop_ms=1_000 * hop / FPS
+        )
         machine = figures["machine"]
     return [judge(speeds, machine, busy=busy)]
 
 
 def judge(speeds: dict[str, Speed], machine: dict[str, Any], *, busy: bool = False) -> Finding:
     """Which profile to use. busy: other programs took their share of the processor, so slow means little."""
+    large, small, low = (speeds[name] for name in CHUNKS)
     measured = "; ".join(speed.says(name) for name, speed in speeds.items())
     place = machine.get("gpu") or machine.get("cpu") or "this machine"
+    # Small chunks cost more a second than large ones: where those do not fit, neither do these.
+    best = ("low_latency" if low.fits else "default") if large.fits else None
     figures: dict[str, Any] = {
-        name: {"rtf": speed.rtf, "step_p95_ms": speed.p95_ms, "hop_ms": speed.hop_ms, "fits": speed.fits}
-        for name, speed in speeds.items()
+        name: dataclasses.asdict(speed) | {"fits": speed.fits} for name, speed in speeds.items()
     }
-    # A chunk of the low-latency profile lasts half as long: where it fits, the default does so more easily.
-    best = next(
-        (name for name in ("low_latency", "default") if speeds[name].fits and speeds["default"].fits), None
-    )
     figures |= {"recommended": best, "machine": machine}
     says = f"On {place} ({measured})"
-    if best == "low_latency":
-        return ok(
-            "speed",
-            f"{says} both profiles fit; low_latency talks soonest, default has more to spare.",
-            **figures,
+    if best is not None:
+        chunks = "one frame" if small.leaves_room else "two frames"
+        other = (
+            "low_latency as well: it talks sooner, with less to spare and less exact lips"
+            if low.fits
+            else "low_latency does not"
         )
-    if best == "default":
-        return ok(
-            "speed",
-            f"{says} the default profile fits, low_latency does not; serve with --config default.",
-            **figures,
-        )
+        return ok("speed", f"{says} the default profile fits, with chunks of {chunks}; {other}.", **figures)
     if busy:
         return warning(
             "speed", f"{says} the model is too slow to talk live, but other programs kept the machine busy meanwhile.",

@@ -22,6 +22,7 @@ from client.doctor.conversation import Heard
 from client.doctor.finding import OK, PROBLEM, WARNING, Finding
 from client.doctor.model import Speed
 from client.errors import DeviceError
+from stream import pace
 from tests.unit.avatar import tiny_pipeline
 
 
@@ -281,23 +282,30 @@ async def test_ice_servers_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- model ---
 
 
-def speeds(default_ms: float, low_ms: float) -> dict[str, Speed]:
-    return {
-        "default": Speed(rtf=default_ms / 80, p95_ms=default_ms, hop_ms=80),
-        "low_latency": Speed(rtf=low_ms / 40, p95_ms=low_ms, hop_ms=40),
-    }
+def speed(p50_ms: float, hop_ms: float) -> Speed:
+    return Speed(rtf=p50_ms / hop_ms, p50_ms=p50_ms, p95_ms=1.2 * p50_ms, hop_ms=hop_ms)
+
+
+def speeds(large_ms: float, small_ms: float, low_ms: float) -> dict[str, Speed]:
+    return dict(zip(model.CHUNKS, (speed(large_ms, 80), speed(small_ms, 40), speed(low_ms, 40)), strict=True))
 
 
 def test_the_profile_that_fits_is_recommended() -> None:
     cpu = {"cpu": "A processor", "gpu": None}
-    fast, usual, slow = speeds(20, 15), speeds(38, 38), speeds(90, 60)
-    item = one([model.judge(fast, cpu)], "speed", OK, "A processor", "both profiles fit", "RTF 0.25")
+    fast, usual, slow = speeds(20, 15, 14), speeds(38, 30, 29), speeds(90, 60, 60)
+    item = one(
+        [model.judge(fast, cpu)], "speed", OK, "A processor", "chunks of one frame", "RTF 0.25", "as well"
+    )
     assert item.figures["recommended"] == "low_latency"
-    item = one([model.judge(usual, cpu)], "speed", OK, "low_latency does not")
+    item = one([model.judge(usual, cpu)], "speed", OK, "chunks of two frames", "low_latency does not")
     assert item.figures["recommended"] == "default"
     item = one([model.judge(slow, cpu)], "speed", PROBLEM, "too slow", "GPU")
     assert item.figures["recommended"] is None
     one([model.judge(slow, cpu, busy=True)], "speed", WARNING, "other programs", "quiet")
+
+
+def test_the_doctor_counts_as_the_server_does() -> None:
+    assert (model.LIVE_FACTOR, model.BUSIEST) == (pace.LIVE_FACTOR, pace.BUSIEST)
 
 
 def test_damaged_weights_are_found(tmp_path: Path) -> None:
@@ -314,11 +322,21 @@ def test_the_speed_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(model, "SECONDS", 1)
     tiny_pipeline().save_pretrained(tmp_path / "tiny")
     section = {"name": str(tmp_path / "tiny"), "device": "cpu", "threads": 1, "steps": 1}
+    figures = model._measure(section, 1, 1)
+    assert isinstance(figures, dict), figures
+    assert figures["config"]["hop_frames"] == 1
+    assert figures["config"]["steps"] == 1
+    monkeypatch.setattr(model, "_measure", lambda *_: figures)
     (found,) = model.check_speed(section)
-    assert found.figures["default"]["rtf"] > 0
     assert found.figures["low_latency"]["hop_ms"] == 40
-    (found,) = model.check_speed(section | {"name": "nobody"})
-    one([found], "speed", PROBLEM, "no bundled model named 'nobody'")
+    assert found.figures["default"]["p95_ms"] == figures["step_ms"]["p95"]
+
+
+def test_a_model_that_does_not_run_is_said() -> None:
+    section = {"name": "nobody", "device": "cpu", "threads": 1, "steps": None}
+    one(
+        model.check_speed(section), "speed", PROBLEM, "no bundled model named 'nobody'", "talkalong benchmark"
+    )
 
 
 # --- a running server ---
