@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -332,11 +333,14 @@ def test_the_speed_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found.figures["default"]["p95_ms"] == figures["step_ms"]["p95"]
 
 
-def test_a_model_that_does_not_run_is_said() -> None:
+def test_a_model_that_does_not_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     section = {"name": "nobody", "device": "cpu", "threads": 1, "steps": None}
-    one(
-        model.check_speed(section), "speed", PROBLEM, "no bundled model named 'nobody'", "talkalong benchmark"
-    )
+    reason = "There is no bundled model named 'nobody'."
+    broken = subprocess.CompletedProcess([], 1, "", f"A warning.\n{reason}\n")
+    monkeypatch.setattr(model, "_run", lambda *_: broken)
+    one(model.check_speed(section), "speed", PROBLEM, reason, "talkalong benchmark")
+    monkeypatch.setattr(model, "_run", lambda *_: "The model was not done within 180 s.")
+    one(model.check_speed(section), "speed", PROBLEM, "not done within 180 s")
 
 
 # --- a running server ---
