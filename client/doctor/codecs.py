@@ -59,7 +59,7 @@ def _try_opus() -> str:
     try:
         writer = av.CodecContext.create("libopus", "w")
         assert isinstance(writer, av.AudioCodecContext)
-        writer.sample_rate, writer.layout, writer.format = 48_000, "mono", "s16"  # type: ignore[assignment]
+        writer.sample_rate, writer.layout, writer.format = 48_000, "mono", "s16"
         tone = 8_000 * np.sin(2 * np.pi * 440 * np.arange(10 * OPUS_SAMPLES) / 48_000)
         packets = []
         for start in range(0, len(tone), OPUS_SAMPLES):
