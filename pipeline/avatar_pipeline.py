@@ -185,7 +185,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             noise_BTD=frame_noise(state.seed, frames, self.denoiser.latent_size)[None].to(state.z_ref_1D),
             num_inference_steps=num_inference_steps,
         )
-        shown_1TD, shown = state.shown.then(z_1TD)
+        shown_1TD, shown = state.shown.then(z_1TD, spec.right_frames)
         timings_ms = {"features": 1000 * (heard - started), "denoise": 1000 * (time.perf_counter() - heard)}
         memory = Memory(z_1TD, audio_1TC, session_1C)
         state = replace(state, memory=memory, speech=speech, shown=shown, chunk_index=state.chunk_index + 1)

@@ -23,6 +23,9 @@ class ByteLinear(nn.Module):
     float32 in and out, with bfloat16 between; more than a few rows are multiplied in float32.
     """
 
+    weight_bytes: Tensor
+    scale: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
