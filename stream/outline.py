@@ -40,6 +40,13 @@ async def candidates(config: ServeConfig) -> tuple[list[dict[str, Any]], str]:
     return [{"address": item[2], "port": int(item[3]), "kind": item[4]} for item in found], ""
 
 
+def folders(config: ServeConfig) -> list[str]:
+    """Where the server will write."""
+    records = config.recording.allowed or config.recording.every_session
+    found = (config.portraits.uploads_directory, config.recording.directory if records else None)
+    return [folder for folder in found if folder]
+
+
 def outline(config: ServeConfig) -> dict[str, Any]:
     found, problem = asyncio.run(candidates(config))
     network, ice = config.network, config.ice
@@ -60,7 +67,7 @@ def outline(config: ServeConfig) -> dict[str, Any]:
         "model": {"name": config.model.name, "device": config.model.device, "threads": config.model.threads,
                   "steps": config.model.steps},
         "sessions": config.limits.sessions,
-        "folders": [folder for folder in (config.portraits.uploads_directory,) if folder],
+        "folders": folders(config),
     }  # fmt: skip
 
 
