@@ -24,6 +24,7 @@ from stream.data_directory import uploads_directory
 from stream.engine import ModelEngine
 from stream.errors import EngineError, NotFoundError, StreamError, UnavailableError
 from stream.gallery import Gallery
+from stream.ice import Ice
 from stream.metrics import Metrics
 from stream.pace import Pace
 from stream.portrait_store import PortraitStore
@@ -55,6 +56,7 @@ class Server:
         self.config = config
         self.metrics = Metrics()
         self.guard = Guard(config)
+        self.ice = Ice(config)
         self.recordings = RecordingFolder(config.recording)
         self.sessions: dict[str, Session] = {}
         self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
