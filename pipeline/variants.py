@@ -43,21 +43,28 @@ def _tuple(outputs: Any) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
+def _laid(module: nn.Module, memory_format: torch.memory_format = torch.channels_last) -> nn.Module:
+    """A copy of the module with its weights laid out like that."""
+    copied = copy.deepcopy(module)
+    copied.to(memory_format=memory_format)  # type: ignore[call-overload]
+    return copied
+
+
 def eager(module: nn.Module, examples: Sequence[Inputs], threads: int) -> Call:
     """Plain torch, float32, weights and maps as they are stored."""
-    plain = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
+    plain = _laid(module, torch.contiguous_format)
     return lambda inputs: _tuple(plain(*inputs))
 
 
 def channels_last(module: nn.Module, examples: Sequence[Inputs], threads: int) -> Call:
     """What `runtime.prepare` does: weights and, by them, maps with the channels innermost."""
-    laid = copy.deepcopy(module).to(memory_format=torch.channels_last)
+    laid = _laid(module)
     return lambda inputs: _tuple(laid(*inputs))
 
 
 def bfloat16(module: nn.Module, examples: Sequence[Inputs], threads: int) -> Call:
     """Weights and maps in bfloat16, channels last."""
-    half = copy.deepcopy(module).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    half = _laid(module).to(torch.bfloat16)
     return _in_bfloat16(half)
 
 
@@ -79,14 +86,14 @@ def weight_bytes(module: nn.Module, examples: Sequence[Inputs], threads: int) ->
     """Linear layers with weights of one byte: what `runtime.prepare` does to the audio encoder and the denoiser."""
     if not quantization.supported():
         raise Unavailable("torch has no product of bfloat16 with int8 weights here")
-    light = copy.deepcopy(module).to(memory_format=torch.channels_last)
+    light = _laid(module)
     quantization.use_bytes(light)
     return lambda inputs: _tuple(light(*inputs))
 
 
 def traced(module: nn.Module, examples: Sequence[Inputs], threads: int) -> Call:
     """torch.jit: traced, frozen."""
-    return _trace(copy.deepcopy(module).to(memory_format=torch.channels_last), examples)
+    return _trace(_laid(module), examples)
 
 
 def _trace(module: nn.Module, examples: Sequence[Inputs]) -> Call:
@@ -99,12 +106,12 @@ def _trace(module: nn.Module, examples: Sequence[Inputs]) -> Call:
 
 def compiled(module: nn.Module, examples: Sequence[Inputs], threads: int) -> Call:
     """torch.compile by Inductor, with weights frozen and laid out for oneDNN; needs a C++ compiler."""
-    return _compile(copy.deepcopy(module).to(memory_format=torch.channels_last))
+    return _compile(_laid(module))
 
 
 def compiled_bfloat16(module: nn.Module, examples: Sequence[Inputs], threads: int) -> Call:
     """The same in bfloat16."""
-    half = copy.deepcopy(module).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    half = _laid(module).to(torch.bfloat16)
     return _in_bfloat16(_compile_module(half))
 
 

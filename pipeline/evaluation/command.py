@@ -124,7 +124,7 @@ def _study(
     import torch
 
     from pipeline.evaluation.judging import Judge, judge_python
-    from pipeline.evaluation.report import write_page
+    from pipeline.evaluation.page import write_page
     from pipeline.evaluation.studies.running import chosen_studies, run_studies
     from pipeline.evaluation.studies.settings import StudySettings
     from pipeline.training.settings import load_settings

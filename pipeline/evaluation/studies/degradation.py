@@ -53,19 +53,18 @@ def conditions(
 
             yield {"kind": kind, "amount": snr_db}, noisy
     for peak in settings.peaks_dbfs:
-        yield (
-            {"kind": "peak level", "amount": peak},
-            lambda clip, _, peak=peak: sounds.at_level(clip.pcm, peak),
-        )
-        yield (
-            {"kind": UNRAISED, "amount": peak},
-            lambda clip, _, peak=peak: sounds.at_level(clip.pcm, peak),
-        )
+
+        def levelled(clip: Clip, index: int, peak: float = peak) -> sounds.Sound:
+            return sounds.at_level(clip.pcm, peak)
+
+        yield {"kind": "peak level", "amount": peak}, levelled
+        yield {"kind": UNRAISED, "amount": peak}, levelled
     for rate in settings.bit_rates:
-        yield (
-            {"kind": "opus", "amount": rate / 1000},
-            lambda clip, _, rate=rate: sounds.through_opus(clip.pcm, rate),
-        )
+
+        def coded(clip: Clip, index: int, rate: int = rate) -> sounds.Sound:
+            return sounds.through_opus(clip.pcm, rate)
+
+        yield {"kind": "opus", "amount": rate / 1000}, coded
     for rt60_s, direct_db in settings.rooms:
 
         def reverberant(

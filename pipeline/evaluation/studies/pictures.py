@@ -63,7 +63,7 @@ def gamma(picture: Picture, power: float) -> Picture:
 def side_light(picture: Picture) -> Picture:
     """Light from the left only: the right side of the face keeps a sixth of it."""
     ramp = 1 / (1 + np.exp((np.linspace(0, 1, picture.shape[1]) - 0.5) * 12))
-    return (picture * (0.16 + 0.84 * ramp)[None, :, None]).astype(np.uint8)
+    return np.asarray(picture * (0.16 + 0.84 * ramp)[None, :, None], np.uint8)
 
 
 def old_photo(picture: Picture) -> Picture:
@@ -71,7 +71,7 @@ def old_photo(picture: Picture) -> Picture:
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     grain = np.random.default_rng(0).normal(0, 12, grey.shape)
     toned = 60 + 0.55 * grey + grain
-    return np.clip(toned[:, :, None] * np.array([1.05, 0.95, 0.78]), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(toned[:, :, None] * np.array([1.05, 0.95, 0.78]), 0, 255), np.uint8)
 
 
 def grey(picture: Picture) -> Picture:
@@ -91,7 +91,8 @@ def jpeg(picture: Picture) -> Picture:
         ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 12]
     )
     assert done
-    return np.asarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+    back = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(back[:, :, ::-1], np.uint8)
 
 
 def tilted(picture: Picture, degrees: float = 15.0) -> Picture:

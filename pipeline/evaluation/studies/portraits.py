@@ -51,7 +51,7 @@ def _opened(speakers: Speakers, portrait: Portrait) -> Picture:
     z_TD = _spoken(speakers, state.z_ref_1D)
     aperture = speakers.reading.aperture(z_TD, state.z_ref_1D[0].float().cpu().numpy())
     frames, _ = speakers.pipe.draw(state, torch.from_numpy(z_TD[[int(np.argmax(aperture))]]))
-    return frames[0]
+    return np.asarray(frames[0], np.uint8)
 
 
 def _spoken(speakers: Speakers, z_ref_1D: torch.Tensor) -> NDArray[np.float32]:

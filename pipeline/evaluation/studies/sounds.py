@@ -69,7 +69,7 @@ def at_level(pcm: Sound, peak_dbfs: float) -> Sound:
     peak = float(np.abs(pcm).max())
     if peak <= 0.0:
         raise ValueError("There is no sound in this clip, so its level cannot be set.")
-    return np.clip(pcm * np.float32(10 ** (peak_dbfs / 20) / peak), -1.0, 1.0)
+    return np.asarray(np.clip(pcm * np.float32(10 ** (peak_dbfs / 20) / peak), -1.0, 1.0), np.float32)
 
 
 def through_opus(pcm: Sound, bit_rate: int) -> Sound:
