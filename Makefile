@@ -21,8 +21,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# In Chromium, too, once `make browser` was run; about two minutes.
 bench: $(VENV)/.serve
-	$(BIN)/talkalong benchmark --out runs/benchmark.json
+	$(BIN)/talkalong bench --out runs/bench.json
 
 # Chromium for the browser tests: the system's package for root on Debian, else Playwright's own; without either
 # those tests are skipped by name.
