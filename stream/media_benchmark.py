@@ -38,8 +38,9 @@ Picture = npt.NDArray[np.uint8]
 
 
 def run(seconds: float = 4.0, *, portrait: Path | None = None) -> dict[str, Any]:
-    """{"picture", "bit_rate_kbps", "frames": {part: times}, "packets": {part: times}}, each part timed on `seconds` of
-    media; times as in `times`. Raises `ValueError` for a picture that cannot be read."""
+    """{"picture", "bit_rate_kbps", "frames": {part: times}, "packets": {part: times}, "cores": {codec: share}}, each
+    part timed on `seconds` of media; times as in `times`; cores: CPU of all parts together in one session with that
+    video codec, without network and Python around them. Raises `ValueError` for a picture that cannot be read."""
     frames, packets = max(round(seconds * FPS), PARTS), max(round(seconds * FPS * 2), PARTS)
     pictures = _pictures(portrait or _bundled_portrait(), frames + WARM_UP)
     planes = [yuv(picture) for picture in pictures]
@@ -54,7 +55,7 @@ def run(seconds: float = 4.0, *, portrait: Path | None = None) -> dict[str, Any]
     speaker = TunedOpusEncoder()
     video = [_video_frame(plane, index) for index, plane in enumerate(planes)]
     audio = [_audio_frame(pcm, index) for index, pcm in enumerate(voice)]
-    return {
+    found: dict[str, Any] = {
         "picture": [SIDE, SIDE],
         "bit_rate_kbps": media.video_bitrate_kbps,
         "frames": {
@@ -72,6 +73,7 @@ def run(seconds: float = 4.0, *, portrait: Path | None = None) -> dict[str, Any]
             "resample": _timed(voice, downsampler.push),
         },
     }
+    return found | {"cores": {codec: _cores(found, codec) for codec in ("h264", "vp8")}}
 
 
 def times(values_ms: npt.NDArray[np.float64], cpu_ms: float) -> dict[str, Any]:
@@ -83,6 +85,13 @@ def times(values_ms: npt.NDArray[np.float64], cpu_ms: float) -> dict[str, Any]:
         "cpu": round(cpu_ms, 4),
         "parts": [round(float(np.median(part)), 4) for part in np.array_split(values_ms, PARTS)],
     }  # fmt: skip
+
+
+def _cores(found: dict[str, Any], codec: str) -> float:
+    """CPU seconds a second of one session."""
+    frame_ms = sum(found["frames"][part]["cpu"] for part in ("yuv", codec))
+    packet_ms = sum(part["cpu"] for part in found["packets"].values())
+    return round(FPS * (frame_ms + 2 * packet_ms) / 1_000, 4)
 
 
 def _timed(items: list[Any], work: Callable[[Any], Any]) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def _media_lines(media: dict[str, Any]) -> list[str]:
             size = f"{found['bytes']:11d}" if "bytes" in found else ""
             label = f"  {name.replace('_', ' ')}, a {kind.removesuffix('s')}"
             lines.append(f"{label:39}{times}{found['cpu']:11.3f}{size}")
-    return lines
+    shares = ", ".join(f"{used:.1%} with {codec}" for codec, used in media["cores"].items())
+    return [*lines, f"  all of it in one session, of one core: {shares}"]
 
 
 def _end_lines(ends: dict[str, Any]) -> list[str]:

@@ -44,7 +44,8 @@ def result(
         "model": {"hop_2_right_2": {"rtf": step_ms / 80, "step_ms": spent(step_ms),
                                     "stages_ms": {"decode": spent(step_ms / 2)},
                                     "config": {"hop_frames": 2, "right_frames": 2}}},
-        "media": {"picture": [512, 512], "frames": {"h264": spent(1.4) | {"bytes": 6_000}}, "packets": {}},
+        "media": {"picture": [512, 512], "frames": {"h264": spent(1.4) | {"bytes": 6_000}}, "packets": {},
+                  "cores": {"h264": 0.05}},
         "end_to_end": {"default": {"aiortc": {
             "figures": measure(PROBE, recorded(PROBE, photon_s=photon_s, seed=seed)),
             "cores": {"server": cores},
@@ -67,6 +68,9 @@ def test_the_media_side_is_timed_part_by_part() -> None:
             assert len(took["parts"]) == media_benchmark.PARTS
     assert found["frames"]["yuv"]["count"] == 15
     assert found["packets"]["opus_encode"]["count"] == 30
+    frame_ms = found["frames"]["yuv"]["cpu"] + found["frames"]["h264"]["cpu"]
+    packet_ms = sum(part["cpu"] for part in found["packets"].values())
+    assert found["cores"]["h264"] == pytest.approx((25 * frame_ms + 50 * packet_ms) / 1_000, rel=0.01)
     assert 60 < found["packets"]["opus_encode"]["bytes"] < 200, "48 kbit/s are 120 bytes a packet"
     assert 1_000 < found["frames"]["h264"]["bytes"] < 30_000
     with pytest.raises(ValueError, match="cannot be read"):
@@ -84,7 +88,7 @@ async def test_the_model_is_timed_in_a_process_of_its_own(tiny_model: Path) -> N
 
 async def test_a_part_that_fails_is_told_and_the_others_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     async def media() -> dict[str, Any]:
-        return {"picture": [512, 512], "frames": {}, "packets": {}}
+        return {"picture": [512, 512], "frames": {}, "packets": {}, "cores": {}}
 
     async def model(name: str, **_: Any) -> dict[str, Any]:
         raise ClientError(f"There is no bundled model named '{name}'.")
