@@ -22,7 +22,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
 h2 + p { margin: 0 0 .5rem; color: var(--soft); font-size: 13px; }
-pre { overflow-x: auto; white-space: pre-wrap; font-size: 12.5px; line-height: 1.45; background: var(--shade); padding: .7rem .9rem;
+pre { white-space: pre-wrap; font-size: 12.5px; line-height: 1.45; background: var(--shade); padding: .7rem .9rem;
   border-radius: 6px; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0; border-bottom: 1px solid var(--line); }
