@@ -91,7 +91,7 @@ def _cores(found: dict[str, Any], codec: str) -> float:
     """CPU seconds a second of one session."""
     frame_ms = sum(found["frames"][part]["cpu"] for part in ("yuv", codec))
     packet_ms = sum(part["cpu"] for part in found["packets"].values())
-    return round(FPS * (frame_ms + 2 * packet_ms) / 1_000, 4)
+    return round(float(FPS * (frame_ms + 2 * packet_ms)) / 1_000, 4)
 
 
 def _timed(items: list[Any], work: Callable[[Any], Any]) -> dict[str, Any]:
