@@ -260,6 +260,7 @@ async def about(request: Request) -> dict[str, Any]:
         "default_portrait": server.gallery.default if server.status == "ready" else None,
         "defaults": {"hop_frames": hop_frames, "right_frames": right_frames},
         "budget": server.budget().to_dict(),
+        "recording": config.recording.allowed,
         "limits": {
             "sessions": config.limits.sessions,
             "portrait_bytes": config.limits.portrait_bytes,

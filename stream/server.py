@@ -26,6 +26,7 @@ from stream.gallery import Gallery
 from stream.metrics import Metrics
 from stream.pace import Pace
 from stream.protocol import LatencyBudget, SessionConfig
+from stream.recording_folder import RecordingFolder
 from stream.security import Guard, new_session_id
 from stream.session import Session
 from stream.warm_up import warm_up
@@ -52,6 +53,7 @@ class Server:
         self.config = config
         self.metrics = Metrics()
         self.guard = Guard(config)
+        self.recordings = RecordingFolder(config.recording)
         self.sessions: dict[str, Session] = {}
         self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
         self._gallery = gallery
@@ -116,6 +118,7 @@ class Server:
     async def start(self) -> None:
         """Begin to load; returns at once, `status` tells the rest."""
         aiortc_patches.install(loopback=self.config.ice.loopback)
+        await asyncio.to_thread(self.recordings.adopt)
         self._starting = asyncio.create_task(self._start(), name="server-start")
 
     async def _start(self) -> None:
@@ -187,6 +190,7 @@ class Server:
                 budget=self.budget(options),
                 guard=self.guard,
                 metrics=self.metrics,
+                recordings=self.recordings,
                 on_closed=lambda closed: self._closed(closed, address),
             )
         except BaseException:
@@ -228,6 +232,7 @@ def create_app(
     config: ServeConfig, *, gallery: Gallery | None = None, on_ready: Callable[[Server], None] | None = None
 ) -> FastAPI:
     """The ASGI application; `app.state.server` is the `Server` behind it."""
+    from stream.recording_routes import router as recording_router
     from stream.routes import router
     from stream.websocket import router as websocket_router
 
@@ -252,6 +257,7 @@ def create_app(
             expose_headers=["Location", "Link", "Retry-After"],
         )
     app.include_router(router)
+    app.include_router(recording_router)
     app.include_router(websocket_router)
     app.add_exception_handler(StreamError, _stream_error)
     app.add_exception_handler(EngineError, _engine_error)

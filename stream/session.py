@@ -42,13 +42,17 @@ from stream.protocol import (
     SessionConfig,
     SessionStats,
     SetControls,
+    SetRecording,
     controls_message,
     notice_message,
     parse_client_message,
     pong_message,
     stats_message,
 )
+from stream.recording_folder import RecordingFolder
+from stream.released import Released
 from stream.security import Guard
+from stream.session_recorder import SessionRecorder
 from stream.trace import Traces
 from stream.tracks import AudioOut, VideoOut
 from stream.windows import AudioWindower
@@ -79,10 +83,15 @@ class Session:
         budget: LatencyBudget,
         guard: Guard,
         metrics: Metrics,
+        recordings: RecordingFolder,
         on_closed: Callable[[Session], None],
     ) -> None:
         self.id = session_id
         self.state = "connecting"
+        self.released = Released()
+        self.recorder = SessionRecorder(
+            recordings, self.released, portrait=entry.portrait.name, send=self._send, metrics=metrics
+        )
         self._config = config
         self._engine = engine
         self._entry = entry
@@ -116,13 +125,16 @@ class Session:
         self._line = engine.open(
             entry.portrait, spec=spec, seed=options.seed, controls=options.controls, listener=self
         )
-        self._audio_out = AudioOut(clock=self._clock, playout=self._audio, on_error=self._fail)
+        self._audio_out = AudioOut(
+            clock=self._clock, playout=self._audio, on_error=self._fail, released=self.released
+        )
         self._video_out = VideoOut(
             clock=self._clock,
             playout=self._video,
             picture=entry.portrait.canvas,
             on_error=self._fail,
             on_shown=self._on_shown,
+            released=self.released,
         )
         servers = [
             RTCIceServer(urls=server.urls, username=server.username, credential=server.credential)
@@ -265,7 +277,9 @@ class Session:
         self._line.close()
         self._audio_out.stop()
         self._video_out.stop()
+        self.released.end()
         await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
+        await self.recorder.aclose()
         if not self._remote.done():
             self._remote.cancel()
         self._on_closed(self)
@@ -373,12 +387,15 @@ class Session:
         if state == "connected":
             if self.state == "connecting":
                 self.state = "live" if self._engine.live else "restarting"
+            if self._config.recording.every_session and not self._connected.is_set():
+                self.recorder.begin()
             self._connected.set()
         elif state in ("failed", "closed"):
             self._over.set()
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         self._channel = channel
+        self.recorder.announce()
         channel.on("message", self._on_message)
 
     def _on_message(self, text: str | bytes) -> None:
@@ -396,6 +413,8 @@ class Session:
             self._send(controls_message(message.values))
         elif isinstance(message, Ping):
             self._send(pong_message(message.id))
+        elif isinstance(message, SetRecording):
+            self.recorder.ask(message)
 
     def _send(self, text: str) -> None:
         if self._channel is not None and self._channel.readyState == "open":
@@ -471,6 +490,7 @@ class Session:
             mouth_to_photon_ms=round(budget.mouth_to_photon_ms + self._link["rtt_ms"], 1),
             budget=budget.to_dict(),
             controls=asdict(self._controls),
+            recording=self.recorder.stats(),
         )
 
     def _report_metrics(self) -> None:

@@ -3,6 +3,7 @@
 import { Figures } from "./figures.js";
 import { Gallery, connectUpload } from "./gallery.js";
 import { Problem } from "./problems.js";
+import { RecordControl } from "./recording.js";
 import { describeServer, readiness } from "./server.js";
 import { TalkSession } from "./session.js";
 import { Voice, listMicrophones } from "./voice.js";
@@ -18,6 +19,7 @@ const video = $("video");
 const voice = new Voice();
 const gallery = new Gallery($("gallery"));
 const figures = new Figures($("figures"), video);
+const recordControl = new RecordControl(document, (on) => session?.setRecording?.(on), (error) => showProblem(error, hideNotice));
 let server = {};
 let session = null;
 let hearing = false;
@@ -54,6 +56,11 @@ async function start() {
     live.addEventListener("state", ({ detail }) => { if (session === live) showState(detail); });
     live.addEventListener("stats", ({ detail }) => figures.update(detail));
     live.addEventListener("notice", ({ detail }) => serverNotice(detail));
+    live.addEventListener("recording", ({ detail }) => {
+      if (session !== live) return;
+      recordControl.update(detail);
+      if (!detail.on) say("The recording has ended; you can talk on.");
+    });
     live.addEventListener("retry", ({ detail }) => {
       say(`The connection was lost. Connecting again, try ${detail.attempt} of ${detail.of}…`);
     });
@@ -88,6 +95,7 @@ function fail(error) {
 function showState(state) {
   if (state === "closed") return;
   const running = state !== "idle";
+  recordControl.setLive(state === "live");
   $("stage").dataset.state = state;
   $("start").dataset.running = String(running);
   $("start-text").textContent = running ? "Stop" : "Start talking";
@@ -243,6 +251,7 @@ async function watchServer() {
 async function loadFromServer() {
   try {
     server = await describeServer();
+    recordControl.setAllowed(Boolean(server.recording));
     $("model").textContent = [server.model && `Model ${server.model}`, server.version && `Talkalong ${server.version}`]
       .filter(Boolean).join(" · ");
     if (!gallery.chosen) await gallery.load();

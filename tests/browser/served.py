@@ -41,7 +41,7 @@ def write_voice(path: Path) -> Path:
 class RunningServer:
     """`talkalong serve` in its own process."""
 
-    def __init__(self, folder: Path, *, stand_in: bool | None = None) -> None:
+    def __init__(self, folder: Path, *, stand_in: bool | None = None, settings: str = "") -> None:
         if stand_in is None:
             stand_in = not has_trained_model()
         self.model = STAND_IN if stand_in else "portrait_256"
@@ -50,7 +50,7 @@ class RunningServer:
             port = probe.getsockname()[1]
         self.url = f"http://localhost:{port}/"
         config = folder / "serve.yaml"
-        config.write_text(f"model: {{factory: {STAND_IN}}}\n" if stand_in else "")
+        config.write_text((f"model: {{factory: {STAND_IN}}}\n" if stand_in else "") + settings)
         self._log = (folder / "server.log").open("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVE, "--config", str(config), "--port", str(port)],
