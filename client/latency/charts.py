@@ -18,9 +18,9 @@ STYLE = """
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 .first { fill: var(--first); stroke: var(--first); } .second { fill: var(--second); stroke: var(--second); }
-rect { stroke: none !important; } .pale { fill-opacity: .45; }
+rect { stroke: none !important; }
 .axis { stroke: var(--line); } .grid { stroke: var(--line); stroke-opacity: .55; }
-.mark { stroke: var(--ink); stroke-dasharray: 3 3; } .dot { fill-opacity: .55; stroke: none; }
+.mark { stroke: var(--ink); stroke-dasharray: 3 3; } .dot { fill-opacity: .75; stroke: none; }
 .curve { fill: none !important; stroke-width: 2; }
 """
 
