@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from client.api import ServerApi
 from client.errors import ClientError
@@ -31,6 +32,8 @@ ANSWER_S = 1.0  # in which the answer to a sound has come
 MAX_MISS_RATIO = 0.01
 GIVE_UP_RATIO = 0.25
 PROCESSES = ("server", "model")
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(kw_only=True)
@@ -170,18 +173,34 @@ class Ramp:
         return {}
 
     def _find_delays(self, recordings: list[Recording | BaseException]) -> None:
-        asked: list[float] = []
-        delays: list[float] = []
-        for receiver, recording in zip(self._receivers, recordings, strict=True):
-            if isinstance(recording, BaseException):
-                continue
-            probe = said(receiver.probe, recording)
-            lips, _ = find_openings(probe, recording)
-            asked += (recording.mouth_s + probe.onsets_s).tolist()
-            delays += (1_000 * (lips.time_s - recording.mouth_s - probe.onsets_s)).tolist()
-        times, values = np.array(asked), np.array(delays)
+        found = [
+            answered(said(receiver.probe, recording), recording, self.levels)
+            for receiver, recording in zip(self._receivers, recordings, strict=True)
+            if not isinstance(recording, BaseException)
+        ]
+        times, values = (np.concatenate([pair[index] for pair in found] or [np.zeros(0)]) for index in (0, 1))
         for level in self.levels:
             level.mouth_to_photon_ms = summary(values[(times >= level.from_s) & (times < level.to_s)])
+
+
+def answered(probe: Probe, recording: Recording, levels: list[Level]) -> tuple[Array, Array]:
+    """When each of the probe's sounds was made, and after how many ms its lips were seen, NaN where they were not.
+
+    Where the whole recording has no common delay, because a newcomer has changed it, each level is looked at alone.
+    """
+    asked_s = recording.mouth_s + probe.onsets_s
+    lips, _ = find_openings(probe, recording)
+    if lips.responds:
+        return asked_s, 1_000 * (lips.time_s - asked_s)
+    delays_ms = np.full(len(asked_s), np.nan)
+    for level in levels:
+        inside = (asked_s >= level.from_s) & (asked_s < level.to_s)
+        seen = (recording.frame_s >= level.from_s) & (recording.frame_s < level.to_s + ANSWER_S)
+        part = replace(recording, frame_s=recording.frame_s[seen], gray=recording.gray[seen])
+        lips, _ = find_openings(replace(probe, onsets_s=probe.onsets_s[inside]), part)
+        if lips.responds:
+            delays_ms[inside] = 1_000 * (lips.time_s - asked_s[inside])
+    return asked_s, delays_ms
 
 
 def said(probe: Probe, recording: Recording) -> Probe:
