@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test lint format bench browser clean
+.PHONY: demo test lint format bench browser relay clean
 
 demo: $(VENV)/.serve
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: $(VENV)/.test browser
+test: $(VENV)/.test browser relay
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -33,6 +33,15 @@ browser: $(VENV)/.test
 	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
 	|| $(BIN)/playwright install chromium \
 	|| echo "No Chromium could be installed: the browser tests will be skipped."
+
+# coturn, and what makes network namespaces, for the tests of relays and NAT: the system's packages for root on Debian;
+# without them those tests are skipped by name.
+relay:
+	@{ command -v turnserver && command -v ip && command -v nft; } >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	        coturn iproute2 nftables; } \
+	|| echo "coturn, iproute2 or nftables could not be installed: the tests of relays and NAT will be skipped."
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

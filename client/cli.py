@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "latency": ("client.latency.command", "measure mouth to photon, of this or another server"),
     "load": ("client.latency.load", "find out how many sessions a server carries"),
     "bench": ("client.latency.bench", "measure model, media and mouth to photon, as one JSON"),
+    "doctor": ("client.doctor.command", "say what works here and what to do about the rest"),
     "benchmark": ("pipeline.benchmark", "measure how fast the model runs here"),
     "evaluate": ("pipeline.evaluation.command", "measure how good a model is, with pictures"),
 }

@@ -20,11 +20,14 @@ from starlette.exceptions import HTTPException
 
 from stream import aiortc_patches
 from stream.config import ServeConfig
+from stream.data_directory import uploads_directory
 from stream.engine import ModelEngine
 from stream.errors import EngineError, NotFoundError, StreamError, UnavailableError
 from stream.gallery import Gallery
+from stream.ice import Ice
 from stream.metrics import Metrics
 from stream.pace import Pace
+from stream.portrait_store import PortraitStore
 from stream.protocol import LatencyBudget, SessionConfig
 from stream.recording_folder import RecordingFolder
 from stream.security import Guard, new_session_id
@@ -53,6 +56,7 @@ class Server:
         self.config = config
         self.metrics = Metrics()
         self.guard = Guard(config)
+        self.ice = Ice(config)
         self.recordings = RecordingFolder(config.recording)
         self.sessions: dict[str, Session] = {}
         self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
@@ -148,12 +152,19 @@ class Server:
         return await Gallery.load(
             gallery_folder(self.config.model.name),
             prepare=engine.prepare,
+            prepare_upload=engine.prepare_upload,
             default=portraits.default,
-            uploads_directory=Path(portraits.uploads_directory) if portraits.uploads_directory else None,
+            store=PortraitStore(uploads_directory(portraits.uploads_directory)),
             max_uploads=limits.uploaded_portraits,
             max_bytes=limits.portrait_bytes,
             max_pixels=limits.portrait_pixels,
         )
+
+    def uploads(self) -> dict[str, Any]:
+        """Whether uploaded portraits are still there after a restart; problem: why not, a sentence."""
+        if self._gallery is None:
+            return {"kept": False, "problem": None}
+        return {"kept": self._gallery.folder is not None, "problem": self._gallery.problem}
 
     async def aclose(self) -> None:
         """End every session, then the model process. Idempotent."""
@@ -170,6 +181,8 @@ class Server:
         )
         if self._engine is not None:
             await self._engine.aclose()
+        if self._gallery is not None:
+            await self._gallery.aclose()
 
     # --- sessions ---
 
@@ -232,6 +245,7 @@ def create_app(
     config: ServeConfig, *, gallery: Gallery | None = None, on_ready: Callable[[Server], None] | None = None
 ) -> FastAPI:
     """The ASGI application; `app.state.server` is the `Server` behind it."""
+    from stream.portrait_routes import router as portrait_router
     from stream.recording_routes import router as recording_router
     from stream.routes import router
     from stream.websocket import router as websocket_router
@@ -258,6 +272,7 @@ def create_app(
         )
     app.include_router(router)
     app.include_router(recording_router)
+    app.include_router(portrait_router)
     app.include_router(websocket_router)
     app.add_exception_handler(StreamError, _stream_error)
     app.add_exception_handler(EngineError, _engine_error)
