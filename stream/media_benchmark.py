@@ -40,7 +40,10 @@ Picture = npt.NDArray[np.uint8]
 def run(seconds: float = 4.0, *, portrait: Path | None = None) -> dict[str, Any]:
     """{"picture", "bit_rate_kbps", "frames": {part: times}, "packets": {part: times}, "cores": {codec: share}}, each
     part timed on `seconds` of media; times as in `times`; cores: CPU of all parts together in one session with that
-    video codec, without network and Python around them. Raises `ValueError` for a picture that cannot be read."""
+    video codec, without network and Python around them. Raises `ValueError` for no seconds, or a
+    picture that cannot be read."""
+    if not seconds > 0:
+        raise ValueError(f"--seconds is {seconds:g}; it must be positive.")
     frames, packets = max(round(seconds * FPS), PARTS), max(round(seconds * FPS * 2), PARTS)
     pictures = _pictures(portrait or _bundled_portrait(), frames + WARM_UP)
     planes = [yuv(picture) for picture in pictures]

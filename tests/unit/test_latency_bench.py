@@ -107,8 +107,8 @@ async def test_a_part_that_fails_is_told_and_the_others_are_kept(monkeypatch: py
 
 
 async def test_what_a_process_said_last_is_the_reason() -> None:
-    with pytest.raises(ClientError, match="no bundled model named 'nobody'"):
-        await bench_parts.model("nobody", hop=2, right=2, seconds=1, threads=1)
+    with pytest.raises(ClientError, match="--seconds is -1; it must be positive"):
+        await bench_parts.media(-1)
 
 
 def test_threads_are_the_servers() -> None:
