@@ -87,6 +87,11 @@ class AvatarClient:
     ) -> None:
         await self.aclose()
 
+    @property
+    def waiting_samples(self) -> int:
+        """What was offered and is not on its way yet."""
+        return self._microphone.waiting_samples
+
     async def push(self, pcm: npt.NDArray[np.generic]) -> None:
         """pcm: int16 or float32 [N], 48 kHz mono. Returns once it is on its way, at the speed of speech."""
         await self._microphone.push(pcm)
