@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test lint format bench browser clean
+.PHONY: demo test lint format bench browser sound clean
 
 demo: $(VENV)/.serve
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: $(VENV)/.test browser
+test: $(VENV)/.test browser sound
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -32,6 +32,14 @@ browser: $(VENV)/.test
 	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
 	|| $(BIN)/playwright install chromium \
 	|| echo "No Chromium could be installed: the browser tests will be skipped."
+
+# PulseAudio for the tests of virtual microphones, for root on Debian only; without it they are skipped by name.
+sound:
+	@command -v pulseaudio >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	        libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins; } \
+	|| echo "No PulseAudio could be installed: the tests of virtual microphones will be skipped."
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

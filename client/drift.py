@@ -93,7 +93,7 @@ class DriftFollower:
 class ElasticInput:
     """A live microphone's blocks, stretched a little so that the queue that they go into neither grows nor empties.
 
-    target_samples: what should wait in the queue when a block comes.
+    target_samples: what the queue should hold when a block comes, counted as if it emptied evenly.
     """
 
     def __init__(self, target_samples: int) -> None:
@@ -107,9 +107,9 @@ class ElasticInput:
     def rate(self) -> float:
         return self._follower.rate
 
-    def push(self, pcm: npt.NDArray[np.int16], waiting_samples: int) -> npt.NDArray[np.int16]:
-        """int16 [N] in, about as many out; `waiting_samples` are in the queue now."""
-        self._follower.follow(self._target - waiting_samples, len(pcm))
+    def push(self, pcm: npt.NDArray[np.int16], level_samples: float) -> npt.NDArray[np.int16]:
+        """int16 [N] in, about as many out; `level_samples` are in the queue now."""
+        self._follower.follow(self._target - level_samples, len(pcm))
         self._pcm = np.concatenate([self._pcm, pcm])
         step = 1.0 + self._follower.rate
         count = max(0, math.floor((len(self._pcm) - AFTER - 1 - self._position) / step) + 1)

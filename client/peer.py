@@ -88,9 +88,9 @@ class AvatarClient:
         await self.aclose()
 
     @property
-    def waiting_samples(self) -> int:
-        """What was offered and is not on its way yet."""
-        return self._microphone.waiting_samples
+    def level_samples(self) -> float:
+        """What was offered and is not on its way yet, counted as if it left evenly and not in packets."""
+        return self._microphone.level_samples
 
     async def push(self, pcm: npt.NDArray[np.generic]) -> None:
         """pcm: int16 or float32 [N], 48 kHz mono. Returns once it is on its way, at the speed of speech."""

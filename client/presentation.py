@@ -31,8 +31,9 @@ SLIDE_RATE = 0.0015
 SLIDE_OVER_S = 5.0
 STILL_S = 0.003  # no slide for less
 ROOMY_S = 0.010  # and none back for less than this
-LATE_MOMENTS = 3  # so many late ones among the last LATE_WINDOW shift everything at once
-LATE_WINDOW = FPS
+LATENESSES = 3  # so many within LATE_WITHIN_S shift everything at once
+LATE_WITHIN_S = 10.0
+BUNCH_S = 0.010
 FADE_SAMPLES = SAMPLE_RATE // 500
 
 Pcm = npt.NDArray[np.int16]
@@ -82,6 +83,8 @@ class Presentation:
         self._moments = 0  # since the connection came about
         self._slide = 0.0  # seconds a second
         self._slacks: deque[float] = deque(maxlen=SLACKS)
+        self._latenesses: deque[tuple[float, float]] = deque()  # when, and by how much to shift
+        self._was_late = False
         self._device_s = 0.0  # from pulling a block to hearing its last sample
         self._ring = SoundRing()
         self._read: float | None = None
@@ -106,7 +109,6 @@ class Presentation:
                 self._shown = moment.index - 1
             else:
                 self._origin += self._slide * min(now - self._pushed_at, 1.0)
-            self._pushed_at = now
             self._moments += 1
             slack = self._origin + moment.index / FPS - now
             # The first ones may come in a bunch: the newest of them says what is live.
@@ -114,7 +116,8 @@ class Presentation:
             if self._moments <= SETTLING_MOMENTS and early > 0:
                 self._origin -= early
                 self._slacks.clear()
-            self._slacks.append(self._origin + moment.index / FPS - now)
+            self._note(self._origin + moment.index / FPS - now, now)
+            self._pushed_at = now
             self._ring.write(moment.index * SAMPLES_PER_FRAME, moment.pcm)
             self._pictures[moment.index] = moment
             self._steer()
@@ -126,6 +129,8 @@ class Presentation:
             self._moments = 0
             self._slide = 0.0
             self._slacks.clear()
+            self._latenesses.clear()
+            self._was_late = False
             self._ring = SoundRing()
             self._read = None
             self._holding = False
@@ -231,16 +236,28 @@ class Presentation:
         self._read = due
         return to_pcm16(old + self._sound(samples) * _fade(samples))
 
+    def _note(self, slack: float, now: float) -> None:
+        """How long before it is due a moment came. After a stall many come at once: that is one lateness, and only
+        the newest of them says how late the network is now."""
+        late = slack < self._device_s
+        bunch = self._was_late and now - self._pushed_at < BUNCH_S
+        if bunch and self._slacks:
+            self._slacks.pop()
+        self._slacks.append(slack)
+        if late and not bunch:
+            self._latenesses.append((now, self._device_s + MARGIN_S - slack))
+        while self._latenesses and self._latenesses[0][0] < now - LATE_WITHIN_S:
+            self._latenesses.popleft()
+        self._was_late = late
+        self.late_moments += late
+
     def _steer(self) -> None:
         """Keep moments coming just before the device needs them."""
-        assert self._origin is not None
-        wanted = self._device_s + MARGIN_S
-        late = self._slacks[-1] < self._device_s
-        self.late_moments += late
-        recent = list(self._slacks)[-LATE_WINDOW:]
-        if late and sum(slack < self._device_s for slack in recent) >= LATE_MOMENTS:
-            self._reanchor(min(wanted - min(recent), LONGEST_HOLD_S - self._slacks[-1]))
+        if len(self._latenesses) >= LATENESSES:
+            needed = sorted(by for _, by in self._latenesses)[-LATENESSES]
+            self._reanchor(min(needed, LONGEST_HOLD_S - self._slacks[-1]))
             return
+        wanted = self._device_s + MARGIN_S
         low = sorted(self._slacks)[min(1, len(self._slacks) - 1)]
         error = wanted - low
         full = len(self._slacks) == SLACKS
@@ -258,6 +275,7 @@ class Presentation:
         assert self._origin is not None
         self._origin += seconds
         self._slide = 0.0
+        self._latenesses.clear()
         self._slacks = deque((slack + seconds for slack in self._slacks), maxlen=SLACKS)
         self.reanchors += 1
 

@@ -25,7 +25,9 @@ from stream.protocol import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
-MICROPHONE_TARGET_SAMPLES = SAMPLE_RATE // 50  # a block in hand covers a late one
+MICROPHONE_TARGET_SAMPLES = (
+    3 * SAMPLE_RATE // 100
+)  # a packet may leave just before a block comes, and that late
 SILENT_S = 5.0
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_S = 10.0  # a session that lasted so long starts the row of waits anew
@@ -68,7 +70,7 @@ class Presenter:
     def heard(self, pcm: Pcm) -> None:
         """int16 [N] from the microphone, just now; on the event loop."""
         if self._avatar is not None:
-            self._avatar.offer(self._input.push(pcm, self._avatar.waiting_samples))
+            self._avatar.offer(self._input.push(pcm, self._avatar.level_samples))
 
     def pull_sound(self, samples: int, now: float, heard_at: float) -> Pcm:
         """See `client.voice.Pull`."""
