@@ -8,33 +8,28 @@ import contextlib
 import dataclasses
 import logging
 import signal
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from client import devices, pulse
 from client.api import ServerApi
+from client.call_sound import open_sound
 from client.devices import parse_device
-from client.errors import ClientError, DeviceError
+from client.errors import ClientError, ServerRefusedError
 from client.peer import AvatarClient
 from client.presentation import Presentation
 from client.presenter import Presenter
 from client.talk import TalkOptions, find_portrait
+from client.terminal import Terminal, last_words, status_line, terminal
 from client.virtual_camera import VirtualCamera, decode_picture
-from client.virtual_microphone import SINK, SOURCE_TITLE, VirtualMicrophone, real_microphone
-from client.voice import PulseEar, PulseVoice, Running, portaudio_voice
 from stream.protocol import FPS, ControlValues, ProtocolError, SessionConfig
 
 logger = logging.getLogger(__name__)
 
-STATUS_S = 1.0
-QUIET_STATUS_S = 10.0  # where no terminal overwrites the line
-LINE_WIDTH = 110
+PORTRAIT_RETRY_S = 2.0
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -88,7 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for example /dev/video10; default: the first virtual camera",
     )
     add("--size", type=parse_size, default=(1280, 720), metavar="WxH", help="of the camera, default 1280x720")
-    add("--fps", type=float, default=float(FPS), metavar="N", help="pictures a second, default %(default).0f")
+    add(
+        "--fps",
+        type=parse_rate,
+        default=float(FPS),
+        metavar="N",
+        help="pictures a second, default %(default).0f",
+    )
     add("--no-camera", dest="camera", action="store_false", help="the voice alone")
     add("--no-microphone", dest="voice", action="store_false", help="the pictures alone")
     add(
@@ -120,6 +121,17 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def parse_rate(text: str) -> float:
+    """Pictures a second, 1 to 120."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 1 <= rate <= 120:
+        raise argparse.ArgumentTypeError(f'"{text}" is no frame rate; it must lie between 1 and 120.')
+    return rate
+
+
 def run(args: argparse.Namespace) -> int:
     names = [field.name for field in dataclasses.fields(CameraOptions)]
     options = CameraOptions(**{name: getattr(args, name) for name in names})
@@ -133,22 +145,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class Terminal:
-    """Sentences that stay, and one line of figures that is written over (where nobody looks, now and then a line)."""
+class Sitter:
+    """Whose portrait it is: a photograph is uploaded once, and again where the server has forgotten it."""
 
-    def __init__(self, write: Callable[[str], None], *, live: bool) -> None:
-        self._write, self._live = write, live
-        self.status_s = STATUS_S if live else QUIET_STATUS_S
+    def __init__(self, options: CameraOptions) -> None:
+        self._wanted = TalkOptions(
+            server=options.server, portrait=options.portrait, consent=options.consent, token=options.token
+        )
+        self._known: str | None = None
 
-    def say(self, sentence: str) -> None:
-        self._write(f"\r{sentence:<{LINE_WIDTH}}\n" if self._live else f"{sentence}\n")
-
-    def status(self, line: str) -> None:
-        self._write(f"\r{line:<{LINE_WIDTH}}" if self._live else f"{line}\n")
-
-
-def terminal() -> Terminal:
-    return Terminal(lambda text: print(text, end="", flush=True), live=sys.stdout.isatty())
+    async def portrait(self) -> str | None:
+        """Its id at the server."""
+        if self._known is not None and self._known != self._wanted.portrait:
+            async with ServerApi(self._wanted.server, token=self._wanted.token) as api:
+                try:
+                    await api.picture(self._known)
+                except ServerRefusedError:
+                    self._known = None
+                else:
+                    return self._known
+        self._known = await find_portrait(self._wanted)
+        return self._known
 
 
 async def run_camera(options: CameraOptions, *, screen: Terminal | None = None) -> None:
@@ -169,12 +186,10 @@ async def run_camera(options: CameraOptions, *, screen: Terminal | None = None) 
     def report(sentence: str) -> None:
         loop.call_soon_threadsafe(screen.say, sentence)
 
+    sitter = Sitter(options)
+
     async def connect() -> AvatarClient:
-        portrait = await find_portrait(
-            TalkOptions(
-                server=options.server, portrait=options.portrait, consent=options.consent, token=options.token
-            )
-        )
+        portrait = await sitter.portrait()
         return AvatarClient(
             options.server, config=dataclasses.replace(config, portrait=portrait), token=options.token
         )
@@ -199,11 +214,19 @@ async def run_camera(options: CameraOptions, *, screen: Terminal | None = None) 
             )
             stack.callback(camera.close)
             screen.say(f"Camera: {camera.device}, {options.size[0]}x{options.size[1]}.")
-        await asyncio.to_thread(_open_sound, options, presenter, heard, stack, screen.say, report)
+        await asyncio.to_thread(
+            open_sound,
+            presenter.pull_sound if options.voice else None,
+            heard,
+            stack,
+            microphone=options.microphone,
+            speaker=options.speaker,
+            report=report,
+        )
         tasks = [asyncio.create_task(presenter.run()), asyncio.create_task(stop.wait())]
         watchers = [asyncio.create_task(_watch(presenter, camera, screen))]
         if camera is not None:
-            watchers.append(asyncio.create_task(_show_portrait(options, camera)))
+            watchers.append(asyncio.create_task(_show_portrait(options, presenter, camera)))
         try:
             await asyncio.wait(tasks, timeout=options.seconds, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0].done():
@@ -215,84 +238,27 @@ async def run_camera(options: CameraOptions, *, screen: Terminal | None = None) 
             screen.say(last_words(presenter))
 
 
-def _open_sound(
-    options: CameraOptions,
-    presenter: Presenter,
-    heard: Callable[[npt.NDArray[np.int16]], None],
-    stack: contextlib.ExitStack,
-    say: Callable[[str], None],
-    report: Callable[[str], None],
-) -> None:
-    """Opens the microphone and the output for the voice; what was opened is closed with `stack`."""
-    served = sys.platform.startswith("linux") and pulse.available()
-    # Which microphone is the default is asked before a new device can change it.
-    source = (
-        real_microphone(None if options.microphone is None else str(options.microphone)) if served else None
-    )
-    voice: Running | None = None
-    if not options.voice:
-        pass
-    elif served:
-        voice = _pulse_voice(options, presenter, stack, say, report)
-    else:
-        device = options.speaker if options.speaker is not None else _cable()
-        voice = portaudio_voice(presenter.pull_sound, device)
-        say(f"Voice: {device}; choose its other end as the microphone.")
-    if voice is not None:
-        stack.callback(voice.close)
-    if source is not None:
-        ear: Running = PulseEar(heard, source, report=report)
-        say(f"Listening to {source}.")
-    else:
-        ear = devices.open_microphone(heard, options.microphone)
-    stack.callback(ear.close)
-
-
-def _pulse_voice(
-    options: CameraOptions,
-    presenter: Presenter,
-    stack: contextlib.ExitStack,
-    say: Callable[[str], None],
-    report: Callable[[str], None],
-) -> Running:
-    if options.speaker is not None:
-        sink = pulse.find("sinks", str(options.speaker))
-        if sink is None:
-            raise DeviceError(f'There is no output "{options.speaker}". `talkalong devices` lists them.')
-        say(f"Voice: {sink.description}.")
-        return PulseVoice(presenter.pull_sound, sink.name, report=report)
-    microphone = stack.enter_context(VirtualMicrophone())
-    say(f'Microphone: choose "{SOURCE_TITLE}" in the call app.')
-    return PulseVoice(presenter.pull_sound, SINK, prepare=microphone.make_again, report=report)
-
-
-def _cable() -> int:
-    """The number of the first virtual cable among PortAudio's outputs."""
-    for item in devices.sound().query_devices():
-        if item["max_output_channels"] > 0 and devices.is_virtual(str(item["name"])):
-            return int(item["index"])
-    raise DeviceError(
-        "There is no virtual sound cable for the voice. Install BlackHole (macOS) or VB-Cable (Windows), or name an "
-        "output with --speaker; docs/camera.md says how. For pictures alone use --no-microphone."
-    )
-
-
-async def _show_portrait(options: CameraOptions, camera: VirtualCamera) -> None:
-    """The portrait itself on the camera before it comes alive; not being able to is no failure."""
-    try:
-        photograph = Path(options.portrait) if options.portrait else None
-        if photograph is not None and await asyncio.to_thread(photograph.is_file):
-            data = await asyncio.to_thread(photograph.read_bytes)
+async def _show_portrait(options: CameraOptions, presenter: Presenter, camera: VirtualCamera) -> None:
+    """The portrait itself on the camera before it comes alive; asks until the server has it or something comes."""
+    while not presenter.moments:
+        try:
+            picture = decode_picture(np.frombuffer(await _portrait_file(options), np.uint8))
+        except (ClientError, OSError) as error:
+            logger.debug("the portrait cannot be shown yet: %s", error)
+            await asyncio.sleep(PORTRAIT_RETRY_S)
         else:
-            async with ServerApi(options.server, token=options.token) as api:
-                portrait = options.portrait or (await api.describe()).get("default_portrait")
-                data = await api.picture(str(portrait))
-    except (ClientError, OSError) as error:
-        logger.info("the portrait cannot be shown beforehand: %s", error)
-        return
-    picture = decode_picture(np.frombuffer(data, np.uint8))
-    if picture is not None:
-        camera.show(picture)
+            if picture is not None:
+                camera.show(picture)
+            return
+
+
+async def _portrait_file(options: CameraOptions) -> bytes:
+    photograph = Path(options.portrait) if options.portrait else None
+    if photograph is not None and await asyncio.to_thread(photograph.is_file):
+        return await asyncio.to_thread(photograph.read_bytes)
+    async with ServerApi(options.server, token=options.token) as api:
+        portrait = options.portrait or (await api.describe()).get("default_portrait")
+        return await api.picture(str(portrait))
 
 
 async def _watch(presenter: Presenter, camera: VirtualCamera | None, screen: Terminal) -> None:
@@ -301,30 +267,3 @@ async def _watch(presenter: Presenter, camera: VirtualCamera | None, screen: Ter
         await asyncio.sleep(screen.status_s)
         delay_ms = await asyncio.to_thread(presenter.meter.delay_ms)
         screen.status(status_line(time.monotonic() - begun, presenter, camera, delay_ms))
-
-
-def status_line(
-    seconds: float, presenter: Presenter, camera: VirtualCamera | None, delay_ms: float | None
-) -> str:
-    """Time, frame rate, measured delay, picture after sound at the devices, pictures missed, sound corrections."""
-    presentation, stats = presenter.presentation, presenter.stats
-    line = f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02d}:{int(seconds % 60):02d}"
-    if not presenter.connected:
-        return f"{line}  no connection"
-    line += f"  {stats.get('fps_sent', 0.0):4.1f} fps"
-    line += "  delay --" if delay_ms is None else f"  delay {delay_ms:.0f} ms"
-    late_ms = statistics.median(camera.late_ms) if camera is not None and camera.late_ms else 0.0
-    line += f"  skew {presentation.sound_error_ms + late_ms:+.0f} ms"
-    line += f"  missed {stats.get('frames_missed', 0)} there, {presentation.missed_pictures} here"
-    line += f"  sound {1e6 * presentation.sound_rate:+.0f} ppm, {presentation.sound_jumps} jumps"
-    return line
-
-
-def last_words(presenter: Presenter) -> str:
-    presentation = presenter.presentation
-    return (
-        f"{presenter.moments} moments in {presenter.connections} connection(s); "
-        f"{presentation.missed_pictures} pictures missed here, {presentation.late_moments} moments late, "
-        f"{presentation.reanchors} shifts, {presentation.sound_jumps} jumps of sound, "
-        f"{presentation.corrected_samples:.0f} samples made up for by resampling."
-    )

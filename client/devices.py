@@ -76,7 +76,7 @@ def open_output(fill: Callable[[int, float], npt.NDArray[np.int16]], device: int
             logger.debug("output: %s", status)
         block[:, 0] = fill(samples, when.outputBufferDacTime - when.currentTime)
 
-    return _open("OutputStream", "speaker", device, callback=callback, latency="low")
+    return _open("OutputStream", "speaker", device, callback=callback, latency=0.04, blocksize=480)
 
 
 INSTEAD = {"microphone": "--audio FILE", "loudspeaker": "--mute", "speaker": "--no-microphone"}

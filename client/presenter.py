@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from client.delay_meter import DelayMeter
 from client.drift import ElasticInput
-from client.errors import ClientError, ConnectionLostError, ServerRefusedError
+from client.errors import ClientError, ConnectionLostError, ServerRefusedError, ServerUnreachableError
 from client.peer import AvatarClient
 from client.presentation import Presentation
 from client.timeline import Moment
@@ -31,7 +31,7 @@ MICROPHONE_TARGET_SAMPLES = (
 SILENT_S = 5.0
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_S = 10.0  # a session that lasted so long starts the row of waits anew
-HOPELESS = frozenset(range(400, 500)) - {404, 408, 429}
+HOPELESS = frozenset(range(400, 500)) - {408, 429}
 
 Pcm = npt.NDArray[np.int16]
 
@@ -86,8 +86,7 @@ class Presenter:
             try:
                 await self._session()
             except ClientError as error:
-                refused = isinstance(error, ServerRefusedError) and error.status in HOPELESS
-                if refused and not self.connections:
+                if not self.connections and not _waiting_helps(error):
                     raise
                 if time.monotonic() - begun > STEADY_S:
                     failures = 0
@@ -126,3 +125,9 @@ class Presenter:
                 first = False
                 self.connections += 1
                 self._say("Live." if self.connections == 1 else "Live again.")
+
+
+def _waiting_helps(error: ClientError) -> bool:
+    if isinstance(error, ServerRefusedError):
+        return error.status not in HOPELESS
+    return isinstance(error, ServerUnreachableError | ConnectionLostError)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from client import presenter as presenter_module
-from client.camera import CameraOptions, Terminal, parse_size, run_camera
+from client.camera import CameraOptions, parse_rate, parse_size, run_camera
 from client.delay_meter import DelayMeter
 from client.errors import ClientError, ConnectionLostError, ServerRefusedError, ServerUnreachableError
 from client.presentation import Presentation
 from client.presenter import Presenter
+from client.terminal import Terminal
 from client.timeline import Moment
 from stream.protocol import SAMPLE_RATE
 
@@ -34,7 +35,7 @@ class FakeAvatar:
         self._moments, self._error, self._hangs = moments, error, hangs
 
     async def __aenter__(self) -> FakeAvatar:
-        if isinstance(self._error, ServerUnreachableError | ServerRefusedError):
+        if self._error is not None and not isinstance(self._error, ConnectionLostError):
             raise self._error
         return self
 
@@ -107,6 +108,8 @@ async def test_what_waiting_cannot_mend_ends_it_but_never_in_mid_call() -> None:
     refused = ServerRefusedError("Give its token with --token.", status=401)
     with pytest.raises(ServerRefusedError, match="--token"):
         await present([FakeAvatar(error=refused)], until=3)
+    with pytest.raises(ClientError, match="--consent"):
+        await present([FakeAvatar(error=ClientError("say who agreed: --consent"))], until=3)
     _, said, asked = await present([FakeAvatar(2), FakeAvatar(error=refused)], until=3)
     assert asked == 3
     assert any("--token" in line for line in said)
@@ -165,6 +168,13 @@ def test_sizes_are_read_or_refused() -> None:
     for text in ("640", "640x", "641x360", "0x0", "axb"):
         with pytest.raises(argparse.ArgumentTypeError, match=text):
             parse_size(text)
+
+
+def test_frame_rates_are_read_or_refused() -> None:
+    assert parse_rate("29.97") == 29.97
+    for text in ("0", "-5", "nan", "many", "1000"):
+        with pytest.raises(argparse.ArgumentTypeError, match="between 1 and 120"):
+            parse_rate(text)
 
 
 async def test_nothing_to_do_is_a_sentence() -> None:
