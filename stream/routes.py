@@ -247,6 +247,7 @@ async def about(request: Request) -> dict[str, Any]:
     """What a client needs to know before it opens a session."""
     server = _server(request)
     config = server.config
+    hop_frames, right_frames = server.chunking()
     return {
         "version": _version(),
         "model": config.model.name,
@@ -257,7 +258,7 @@ async def about(request: Request) -> dict[str, Any]:
         "token_required": server.guard.token_required,
         "ice_servers": [dataclasses.asdict(item) for item in config.ice.servers],
         "default_portrait": server.gallery.default if server.status == "ready" else None,
-        "defaults": {"hop_frames": config.media.hop_frames, "right_frames": config.media.right_frames},
+        "defaults": {"hop_frames": hop_frames, "right_frames": right_frames},
         "budget": server.budget().to_dict(),
         "limits": {
             "sessions": config.limits.sessions,
