@@ -48,6 +48,7 @@ from stream.protocol import (
     pong_message,
     stats_message,
 )
+from stream.released import Released
 from stream.security import Guard
 from stream.trace import Traces
 from stream.tracks import AudioOut, VideoOut
@@ -82,6 +83,7 @@ class Session:
     ) -> None:
         self.id = session_id
         self.state = "connecting"
+        self.released = Released()
         self._config = config
         self._engine = engine
         self._entry = entry
@@ -117,13 +119,16 @@ class Session:
         self._line = engine.open(
             entry.portrait, spec=spec, seed=options.seed, controls=options.controls, listener=self
         )
-        self._audio_out = AudioOut(clock=self._clock, playout=self._audio, on_error=self._fail)
+        self._audio_out = AudioOut(
+            clock=self._clock, playout=self._audio, on_error=self._fail, released=self.released
+        )
         self._video_out = VideoOut(
             clock=self._clock,
             playout=self._video,
             picture=entry.portrait.canvas,
             on_error=self._fail,
             on_shown=self._on_shown,
+            released=self.released,
         )
         servers = [
             RTCIceServer(urls=server.urls, username=server.username, credential=server.credential)
@@ -266,6 +271,7 @@ class Session:
         self._line.close()
         self._audio_out.stop()
         self._video_out.stop()
+        self.released.end()
         await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
         if not self._remote.done():
             self._remote.cancel()
