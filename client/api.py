@@ -43,7 +43,8 @@ class ServerApi:
         await self._http.aclose()
 
     async def describe(self) -> dict[str, Any]:
-        """GET /v1/server: version, model, ice_servers, default_portrait, budget, limits."""
+        """GET /v1/server: version, model, ice_servers (new credentials each time, with a valid token),
+        ice_transport_policy, default_portrait, budget, limits."""
         return dict((await self._ask("GET", "/v1/server")).json())
 
     async def portraits(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import fractions
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -23,6 +23,7 @@ from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParameters
 from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket
 from av.frame import Frame
@@ -195,9 +196,55 @@ class _LoopbackAddresses:
         return [*self._original(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])]
 
 
-def peer_connection(ice_servers: list[RTCIceServer]) -> RTCPeerConnection:
-    """A connection with exactly these ICE servers (aiortc's default contacts a public one)."""
-    return RTCPeerConnection(RTCConfiguration(iceServers=ice_servers))
+Gather = Callable[..., Awaitable[tuple[list[Any], list[Any]]]]
+
+
+def peer_connection(
+    ice_servers: list[RTCIceServer], *, relay_only: bool = False, gather: Gather | None = None
+) -> RTCPeerConnection:
+    """A connection with exactly these ICE servers (aiortc's default contacts a public one).
+
+    gather: finds the candidates in place of aioice, which knows neither port ranges nor 1:1 NAT: takes aioice's
+    connection, the component and the machine's addresses, gives candidates and the protocols behind them.
+    """
+    policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=ice_servers, iceTransportPolicy=policy))
+    if gather is None or not supported():
+        return pc
+    gather_all = getattr(pc, "_RTCPeerConnection__gather")  # noqa: B009
+
+    async def gather_own_way() -> None:
+        for transport in getattr(pc, "_RTCPeerConnection__iceTransports"):  # noqa: B009
+            connection = transport.iceGatherer._connection
+            connection.get_component_candidates = _ComponentGathering(connection, gather, relay_only)
+        await gather_all()
+
+    setattr(pc, "_RTCPeerConnection__gather", gather_own_way)  # noqa: B010
+    return pc
+
+
+class _ComponentGathering:
+    """Stands in for one aioice connection's `get_component_candidates`."""
+
+    def __init__(self, connection: aioice.Connection, gather: Gather, relay_only: bool) -> None:
+        self._connection, self._gather, self._relay_only = connection, gather, relay_only
+
+    async def __call__(self, component: int, addresses: list[str]) -> list[Any]:
+        candidates, protocols = await self._gather(
+            self._connection, component, addresses, relay_only=self._relay_only
+        )
+        self._connection._protocols += protocols
+        return candidates
+
+
+def selected_pair(pc: RTCPeerConnection) -> tuple[str, str] | None:
+    """The kinds of the local and remote candidate in use (host, srflx, prflx, relay); None before there is a pair."""
+    if not supported():
+        return None
+    for transport in getattr(pc, "_RTCPeerConnection__iceTransports"):  # noqa: B009
+        for pair in transport._connection._nominated.values():
+            return pair.local_candidate.type, pair.remote_candidate.type
+    return None
 
 
 def use_low_delay_buffer(receiver: RTCRtpReceiver) -> LowDelayBuffer | None:

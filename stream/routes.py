@@ -94,11 +94,18 @@ async def open_session(request: Request, authorization: Authorization = None) ->
             f"{MULTIPART_TYPE} with the fields sdp and config."
         )
     session, answer = await server.open_session(offer, options, address=_address(request))
-    headers = {"Location": f"/v1/sessions/{session.id}"}
-    links = [f'<{item.urls}>; rel="ice-server"' for item in server.config.ice.servers]
-    if links:
-        headers["Link"] = ", ".join(links)
+    headers = {"Location": f"/v1/sessions/{session.id}", **server.ice.link_header()}
     return Response(answer, status_code=201, media_type=SDP_TYPE, headers=headers)
+
+
+@router.options("/v1/sessions", status_code=204)
+async def session_options(request: Request, authorization: Authorization = None) -> Response:
+    """The ICE servers before the offer, for clients that cannot take them from its answer (RFC 9725, 4.6)."""
+    server = _server(request)
+    server.guard.check_token(authorization)
+    return Response(
+        status_code=204, headers={"Accept-Post": f"{SDP_TYPE}, {MULTIPART_TYPE}", **server.ice.link_header()}
+    )
 
 
 async def _field(form: FormData, name: str, *, default: str | None = None) -> str:
@@ -243,9 +250,10 @@ def _version() -> str:
 
 
 @router.get("/v1/server")
-async def about(request: Request) -> dict[str, Any]:
-    """What a client needs to know before it opens a session."""
+async def about(request: Request, authorization: Authorization = None) -> dict[str, Any]:
+    """What a client needs to know before it opens a session; with a valid token also how it gets relayed."""
     server = _server(request)
+    trusted = server.guard.has_token(authorization)
     config = server.config
     return {
         "version": _version(),
@@ -255,7 +263,7 @@ async def about(request: Request) -> dict[str, Any]:
         "fps": FPS,
         "sample_rate": SAMPLE_RATE,
         "token_required": server.guard.token_required,
-        "ice_servers": [dataclasses.asdict(item) for item in config.ice.servers],
+        **server.ice.describe(trusted=trusted),
         "default_portrait": server.gallery.default if server.status == "ready" else None,
         "defaults": {"hop_frames": config.media.hop_frames, "right_frames": config.media.right_frames},
         "budget": server.budget().to_dict(),

@@ -23,6 +23,7 @@ from stream.config import ServeConfig
 from stream.engine import ModelEngine
 from stream.errors import EngineError, NotFoundError, StreamError, UnavailableError
 from stream.gallery import Gallery
+from stream.ice import Ice
 from stream.metrics import Metrics
 from stream.protocol import LatencyBudget, SessionConfig
 from stream.security import Guard, new_session_id
@@ -51,6 +52,7 @@ class Server:
         self.config = config
         self.metrics = Metrics()
         self.guard = Guard(config)
+        self.ice = Ice(config)
         self.sessions: dict[str, Session] = {}
         self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
         self._gallery = gallery

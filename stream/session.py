@@ -13,7 +13,6 @@ import numpy.typing as npt
 from aiortc import (
     MediaStreamTrack,
     RTCDataChannel,
-    RTCIceServer,
     RTCRtpSender,
     RTCRtpTransceiver,
     RTCSessionDescription,
@@ -26,9 +25,10 @@ from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
 from stream.engine_session import EngineFrames
-from stream.errors import BadRequestError
+from stream.errors import BadRequestError, StreamError
 from stream.figures import Figures, Moment
 from stream.gallery import Entry
+from stream.ice import Ice
 from stream.ingest import Ingest
 from stream.metrics import Metrics
 from stream.playout import AudioPlayout, VideoPlayout
@@ -130,11 +130,7 @@ class Session:
             on_shown=self._on_shown,
             released=self.released,
         )
-        servers = [
-            RTCIceServer(urls=server.urls, username=server.username, credential=server.credential)
-            for server in config.ice.servers
-        ]
-        self._pc = aiortc_patches.peer_connection(servers)
+        self._pc = Ice(config).peer_connection()
         self._uplink: aiortc_patches.LowDelayBuffer | None = None
         self._channel: RTCDataChannel | None = None
         self._remote: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()
@@ -156,6 +152,8 @@ class Session:
             await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             description = await self._pc.createAnswer()
             await self._pc.setLocalDescription(description)
+        except StreamError:
+            raise
         except (
             Exception
         ) as error:  # aiortc's parser asserts, indexes and raises what it likes on foreign text

@@ -48,7 +48,7 @@ async function start() {
     if (mine.cancelled) return;
     suggestHearing();
     const live = new TalkSession({
-      track, portrait: gallery.chosen.id, controls: controls(), video, iceServers: server.ice_servers ?? [],
+      track, portrait: gallery.chosen.id, controls: controls(), video,
     });
     session = live;
     live.addEventListener("state", ({ detail }) => { if (session === live) showState(detail); });

@@ -30,9 +30,9 @@ export async function readiness() {
   }
 }
 
-/** What the server says about itself: model, version, ice_servers, budget, limits. */
-export async function describeServer() {
-  return (await ask("v1/server", {}, "describe itself")).json();
+/** What the server says about itself: model, version, ice_servers (with new credentials), budget, limits. */
+export async function describeServer(signal) {
+  return (await ask("v1/server", { signal }, "describe itself")).json();
 }
 
 /** @returns {Promise<{portraits: Array<object>, default: string}>} */

@@ -1,7 +1,7 @@
 // One live session: voice out, portrait and own voice in, controls and statistics on a data channel.
 
 import { Problem, connectionBlocked, connectionLost, noWebRtc } from "./problems.js";
-import { closeSession, openSession } from "./server.js";
+import { closeSession, describeServer, openSession } from "./server.js";
 
 const CONNECT_TIMEOUT_MS = 12_000;
 const GATHER_TIMEOUT_MS = 1_500;
@@ -20,19 +20,16 @@ export class TalkSession extends EventTarget {
   #track;
   #config;
   #video;
-  #iceServers;
   #abort = new AbortController();
   #closed = false;
   #reconnecting = null;
 
   /**
-   * @param {{track: MediaStreamTrack, portrait: string, controls: object, video: HTMLVideoElement,
-   *   iceServers: RTCIceServer[]}} parts
+   * @param {{track: MediaStreamTrack, portrait: string, controls: object, video: HTMLVideoElement}} parts
    */
-  constructor({ track, portrait, controls, video, iceServers = [] }) {
+  constructor({ track, portrait, controls, video }) {
     super();
     this.#track = track;
-    this.#iceServers = iceServers;
     this.#config = { portrait, controls: { ...controls } };
     this.#video = video;
   }
@@ -75,7 +72,13 @@ export class TalkSession extends EventTarget {
   }
 
   async #connect() {
-    const connection = new RTCPeerConnection({ bundlePolicy: "max-bundle", iceServers: this.#iceServers });
+    // Asked anew for each connection, also after a break: a relay's credentials expire.
+    const server = await describeServer(this.#abort.signal);
+    const connection = new RTCPeerConnection({
+      bundlePolicy: "max-bundle",
+      iceServers: server.ice_servers ?? [],
+      iceTransportPolicy: server.ice_transport_policy ?? "all",
+    });
     this.#connection = connection;
     const stream = new MediaStream();
     this.#channel = connection.createDataChannel("talkalong");
