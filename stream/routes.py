@@ -21,45 +21,20 @@ from stream.protocol import (
     SessionConfig,
     parse_session_config,
 )
-from stream.server import Server
+from stream.sdp_request import SDP_TYPE
+from stream.sdp_request import address_of as _address
+from stream.sdp_request import content_type as _content_type
+from stream.sdp_request import read_text as _body
+from stream.sdp_request import server_of as _server
+from stream.trickle import FRAGMENT_TYPE as TRICKLE_TYPE
 
 router = APIRouter()
 
 Authorization = Annotated[str | None, Header()]
 
-SDP_TYPE = "application/sdp"
-TRICKLE_TYPE = "application/trickle-ice-sdpfrag"
 MULTIPART_TYPE = "multipart/form-data"
 FORM_OVERHEAD_BYTES = 65_536
 PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
-
-
-def _server(request: Request) -> Server:
-    server: Server = request.app.state.server
-    return server
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client is not None else "unknown"
-
-
-async def _body(request: Request, limit: int) -> str:
-    """The body as text, refused as soon as it is longer than `limit` bytes."""
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > limit:
-            raise TooLargeError(
-                f"The body is longer than the {limit} bytes that are accepted.", code="sdp_too_large"
-            )
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequestError("The body is not text in UTF-8.") from error
 
 
 def _check_length(request: Request, limit: int, what: str) -> None:

@@ -269,6 +269,7 @@ async def _stream_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StreamError)
     request.app.state.server.metrics.refused.labels(code=error.code).inc()
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    headers |= error.headers
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_body(error.code, error.message), status_code=error.status, headers=headers)
