@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
+# A WHIP and WHEP client that is not ours, for the tests (npm, MIT).
+WHIP_WHEP := 1.2.0
 
-.PHONY: demo test lint format bench browser clean
+.PHONY: demo test lint format bench browser whip-whep clean
 
 demo: $(VENV)/.serve
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: $(VENV)/.test browser
+test: $(VENV)/.test browser whip-whep
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -32,6 +34,11 @@ browser: $(VENV)/.test
 	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
 	|| $(BIN)/playwright install chromium \
 	|| echo "No Chromium could be installed: the browser tests will be skipped."
+
+whip-whep:
+	@[ -f build/npm/node_modules/whip-whep/whip.js ] \
+	|| npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/npm whip-whep@$(WHIP_WHEP) \
+	|| echo "No npm, or it could not install whip-whep: the tests with it will be skipped."
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

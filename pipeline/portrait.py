@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -39,6 +40,9 @@ _SEARCH_PIXELS = 1024
 # portraits.
 _ROUGH_CENTRE, _ROUGH_EYES_MOUTH, _ROUGH_EYE_DISTANCE = 0.60, 1.74, 2.52
 _FACE_SHARE = 1 / 1.75
+# Greys to put behind transparency, the preferred one first, and how far in RGB it must be from the edge.
+_BACKDROPS = (208, 24, 120)
+_CLEAR_OF_EDGE = 60.0
 
 
 class PortraitError(ValueError):
@@ -71,8 +75,9 @@ class Portrait:
 
     `canvas` [H,W,3] u8: the output picture, even sides. `matrix` [2,3] f64: canvas pixel (x, y, 1) to crop
     pixel, whole numbers being pixel centres. `crop` [256,256,3] u8. `alpha` [H,W] f32: how freely a pixel may
-    move, 1 inside the crop, falling to 0 at its border and at the canvas's. `sha256` of the file, or of the
-    pixels if there was none.
+    move, 1 inside the crop, falling to 0 at its border and at the canvas's. `opacity` [H,W] u8: of the picture
+    as given, where parts of it are transparent: there the canvas shows one shade of grey. `sha256` of the file,
+    or of the pixels if there was none.
     """
 
     name: str
@@ -81,6 +86,7 @@ class Portrait:
     crop: NDArray[np.uint8]
     alpha: NDArray[np.float32]
     sha256: str
+    opacity: NDArray[np.uint8] | None = None
 
 
 def prepare_portrait(
@@ -96,11 +102,14 @@ def prepare_portrait(
     Raises:
         PortraitError: one of its subclasses, with a sentence for the person who gave the picture.
     """
-    picture, sha256 = _read(image)
+    picture, opacity, sha256 = _read(image)
     square = _find_square(np.asarray(picture))
     left, top, right, bottom, scale = _frame(picture, square, max_side)
     size = (round((right - left) * scale), round((bottom - top) * scale))
-    canvas = picture.resize(size, Image.Resampling.LANCZOS, box=(left, top, right, bottom))
+    box = (left, top, right, bottom)
+    canvas = picture.resize(size, Image.Resampling.LANCZOS, box=box)
+    if opacity is not None:
+        opacity = opacity.resize(size, Image.Resampling.LANCZOS, box=box)
     # The crop's edges lie on pixel edges of the canvas, so that paste-back is a plain resize.
     side, first_x, first_y = (
         round(length * scale) for length in (square.side, square.left - left, square.top - top)
@@ -120,6 +129,7 @@ def prepare_portrait(
         crop=_crop(picture, square),
         alpha=_alpha(size, matrix),
         sha256=sha256,
+        opacity=None if opacity is None else np.array(opacity),
     )
 
 
@@ -132,28 +142,30 @@ def rough_square(face: Face) -> Square:
     return Square(centre_x=float(centre[0]), centre_y=float(centre[1]), side=side)
 
 
-def _read(image: bytes | Path | NDArray[np.uint8] | Image.Image) -> tuple[Image.Image, str]:
-    """An upright RGB picture without metadata, and the SHA-256 of what was given."""
+def _read(
+    image: bytes | Path | NDArray[np.uint8] | Image.Image,
+) -> tuple[Image.Image, Image.Image | None, str]:
+    """An upright RGB picture without metadata, its opacity, and the SHA-256 of what was given."""
     if isinstance(image, Image.Image):
-        picture = _upright(image)
-        return picture, hashlib.sha256(picture.tobytes()).hexdigest()
+        picture, opacity = _upright(image)
+        return picture, opacity, hashlib.sha256(picture.tobytes()).hexdigest()
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise NotAnImageError(
                 f"The array is {image.dtype} {list(image.shape)}; "
                 "give RGB pixels as uint8 [height, width, 3]."
             )
-        return _upright(Image.fromarray(image)), hashlib.sha256(image.tobytes()).hexdigest()
+        return *_upright(Image.fromarray(image)), hashlib.sha256(image.tobytes()).hexdigest()
     if isinstance(image, Path):
         if not image.is_file():
             raise NotAnImageError(f"There is no file {image}; check the path of the portrait.")
         if image.stat().st_size > MAX_FILE_BYTES:
             raise _too_many_bytes(image.stat().st_size)
         image = image.read_bytes()
-    return _decode(image), hashlib.sha256(image).hexdigest()
+    return *_decode(image), hashlib.sha256(image).hexdigest()
 
 
-def _decode(data: bytes) -> Image.Image:
+def _decode(data: bytes) -> tuple[Image.Image, Image.Image | None]:
     if len(data) > MAX_FILE_BYTES:
         raise _too_many_bytes(len(data))
     try:
@@ -176,8 +188,11 @@ def _decode(data: bytes) -> Image.Image:
         ) from error
 
 
-def _upright(opened: Image.Image) -> Image.Image:
-    """Checks the header's size, then decodes, turns as EXIF says, and puts transparency onto light grey."""
+def _upright(opened: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Checks the header's size, then decodes, turns as EXIF says, and puts transparency onto grey.
+
+    Gives the RGB picture and its opacity, None where all of it is opaque.
+    """
     width, height = opened.size
     if width * height > MAX_PICTURE_PIXELS:
         raise PictureTooLargeError(
@@ -185,10 +200,28 @@ def _upright(opened: Image.Image) -> Image.Image:
             f"{MAX_PICTURE_PIXELS // 10**6} megapixels (for example 4000 x 4000)."
         )
     picture = ImageOps.exif_transpose(opened)
+    opacity = None
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (208, 208, 208, 255)), picture)
-    return Image.fromarray(np.asarray(picture.convert("RGB")))
+        opacity = picture.getchannel("A")
+        opacity = opacity if int(np.asarray(opacity).min()) < 255 else None
+        grey = _backdrop(np.asarray(picture))
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (grey, grey, grey, 255)), picture)
+    return Image.fromarray(np.asarray(picture.convert("RGB"))), opacity
+
+
+def _backdrop(pixels: NDArray[np.uint8]) -> int:
+    """The grey behind a partly transparent picture [H,W,4]: a light one, unless the edge of what is to be seen is about
+    as light; who takes the backdrop away again tells the two apart by colour."""
+    step = max(1, max(pixels.shape[:2]) // _SEARCH_PIXELS)
+    small = pixels[::step, ::step]
+    clear = cv2.dilate((small[..., 3] < 128).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    edge = small[clear & (small[..., 3] >= 200)][:, :3].astype(np.float32)
+    if not len(edge):
+        return _BACKDROPS[0]
+    # How far the nearest tenth of the edge's colours is from each grey.
+    away = [float(np.percentile(np.linalg.norm(edge - grey, axis=1), 10)) for grey in _BACKDROPS]
+    return _BACKDROPS[0] if away[0] >= _CLEAR_OF_EDGE else _BACKDROPS[int(np.argmax(away))]
 
 
 def _too_many_bytes(count: int) -> PictureTooLargeError:

@@ -32,14 +32,17 @@ def error_code(error: PortraitError) -> str:
 
 def write_portrait(portrait: Portrait, file: IO[bytes]) -> None:
     """The portrait's arrays into `file`, which is left at its start."""
-    np.savez(file, **{name: getattr(portrait, name) for name in ARRAYS})
+    arrays = {name: getattr(portrait, name) for name in ARRAYS}
+    if portrait.opacity is not None:
+        arrays["opacity"] = portrait.opacity
+    np.savez(file, **arrays)
     file.seek(0)
 
 
 def read_portrait(descriptor: int, *, name: str, sha256: str) -> Portrait:
     """What `write_portrait` wrote; closes the descriptor."""
     with os.fdopen(descriptor, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return Portrait(name=name, sha256=sha256, **{key: arrays[key] for key in ARRAYS})
+        return Portrait(name=name, sha256=sha256, **{key: arrays[key] for key in arrays.files})
 
 
 class Preparation:

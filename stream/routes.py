@@ -21,7 +21,7 @@ from stream.protocol import (
     SessionConfig,
     parse_session_config,
 )
-from stream.sdp_request import SDP_TYPE
+from stream.sdp_request import SDP_TYPE, links
 from stream.sdp_request import address_of as _address
 from stream.sdp_request import content_type as _content_type
 from stream.sdp_request import read_text as _body
@@ -57,7 +57,7 @@ async def open_session(request: Request, authorization: Authorization = None) ->
     limit = server.config.limits.sdp_bytes
     kind = _content_type(request)
     if kind == SDP_TYPE:
-        offer, options = await _body(request, limit), _options_from_query(request)
+        offer, options = await _body(request, limit), options_from_query(dict(request.query_params))
     elif kind == MULTIPART_TYPE:
         _check_length(request, limit, "The form")
         async with request.form(max_files=2, max_fields=4, max_part_size=limit) as form:
@@ -69,7 +69,10 @@ async def open_session(request: Request, authorization: Authorization = None) ->
             f"{MULTIPART_TYPE} with the fields sdp and config."
         )
     session, answer = await server.open_session(offer, options, address=_address(request))
-    headers = {"Location": f"/v1/sessions/{session.id}", **server.ice.link_header()}
+    headers = {
+        "Location": f"/v1/sessions/{session.id}",
+        **links(server.ice.link_header().get("Link"), server.watch_links(session)),
+    }
     return Response(answer, status_code=201, media_type=SDP_TYPE, headers=headers)
 
 
@@ -101,12 +104,12 @@ def _options(text: str) -> SessionConfig:
         raise BadRequestError(str(error), code="bad_config") from error
 
 
-def _options_from_query(request: Request) -> SessionConfig:
+def options_from_query(query: dict[str, str]) -> SessionConfig:
     """The configuration of a plain application/sdp request: query parameters."""
     values: dict[str, Any] = {}
     controls: dict[str, float] = {}
     try:
-        for key, text in request.query_params.items():
+        for key, text in query.items():
             if key == "portrait":
                 values[key] = text
             elif key in ("hop_frames", "right_frames", "seed"):

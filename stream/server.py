@@ -19,6 +19,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from stream import aiortc_patches
+from stream.broadcast import Broadcasts, new_name
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
 from stream.errors import EngineError, NotFoundError, StreamError, UnavailableError
@@ -28,12 +29,14 @@ from stream.metrics import Metrics
 from stream.protocol import LatencyBudget, SessionConfig
 from stream.security import Guard, new_session_id
 from stream.session import Session
+from stream.viewer import Viewer
 from stream.warm_up import latency_budget, warm_up
 
 logger = logging.getLogger(__name__)
 
 WEB_DIRECTORY = Path(__file__).resolve().parent.parent / "client" / "web"
 BUNDLED_MODEL = "portrait_256"
+WHEP_RELATION = "urn:ietf:params:whep"
 
 
 class Server:
@@ -54,6 +57,8 @@ class Server:
         self.guard = Guard(config)
         self.ice = Ice(config)
         self.sessions: dict[str, Session] = {}
+        self.broadcasts = Broadcasts(config)
+        self.viewers: dict[str, Viewer] = {}
         self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
         self._gallery = gallery
         self._on_ready = on_ready
@@ -162,6 +167,7 @@ class Server:
             socket.cancel()
         await asyncio.gather(
             *(session.aclose() for session in list(self.sessions.values())),
+            *(viewer.aclose() for viewer in list(self.viewers.values())),
             *self.sockets,
             return_exceptions=True,
         )
@@ -170,14 +176,29 @@ class Server:
 
     # --- sessions ---
 
-    async def open_session(self, offer: str, options: SessionConfig, *, address: str) -> tuple[Session, str]:
-        """A new WebRTC session and the answer to its offer; raises StreamError."""
+    async def open_session(
+        self,
+        offer: str,
+        options: SessionConfig,
+        *,
+        address: str,
+        kind: type[Session] = Session,
+        stream: str | None = None,
+        transport: str = "webrtc",
+    ) -> tuple[Session, str]:
+        """A new WebRTC session and the answer to its offer; raises StreamError.
+
+        kind: the class of the session. stream: the name under which it can be watched; None for a random one.
+        transport: its name in the metrics.
+        """
         self.check_ready()
         offer = self.guard.check_offer(offer)
         entry = self.gallery.get(options.portrait)
+        stream = stream or new_name()
+        self.broadcasts.check_free(stream)
         self.guard.enter(address)
         try:
-            session = Session(
+            session = kind(
                 new_session_id(),
                 config=self.config,
                 engine=self.engine,
@@ -192,13 +213,14 @@ class Server:
             self.guard.leave(address)
             raise
         self.sessions[session.id] = session
+        session.broadcast = self.broadcasts.open(stream, released=session.released, entry=entry)
         self.metrics.sessions.inc()
         try:
             answer = await session.answer(offer)
         except BaseException:
             await session.aclose()
             raise
-        self.metrics.opened.labels(transport="webrtc").inc()
+        self.metrics.opened.labels(transport=transport).inc()
         return session, answer
 
     def session(self, session_id: str) -> Session:
@@ -207,7 +229,45 @@ class Server:
             raise NotFoundError("There is no such session; it may have ended.", code="session_not_found")
         return session
 
+    def watch_links(self, session: Session) -> str | None:
+        """The Link to where a session can be watched."""
+        if session.broadcast is None:
+            return None
+        return f'</whep/{session.broadcast.name}>; rel="{WHEP_RELATION}"'
+
+    async def open_viewer(self, stream: str, offer: str, *, address: str) -> tuple[Viewer, str]:
+        """One more who watches, and the answer to its offer; raises StreamError."""
+        if self._stopping:
+            raise UnavailableError(self.message, code=self.status)
+        offer = self.guard.check_offer(offer)
+        broadcast = self.broadcasts.get(stream)
+        leave = self.broadcasts.enter(address)
+
+        def closed(viewer: Viewer) -> None:
+            self.viewers.pop(viewer.id, None)
+            self.metrics.viewers.dec()
+            leave()
+
+        try:
+            viewer = Viewer(
+                new_session_id(), broadcast=broadcast, config=self.config, guard=self.guard, on_closed=closed
+            )
+        except BaseException:
+            leave()
+            raise
+        self.viewers[viewer.id] = viewer
+        self.metrics.viewers.inc()
+        try:
+            answer = await viewer.answer(offer)
+        except BaseException:
+            await viewer.aclose()
+            raise
+        self.metrics.opened.labels(transport="whep").inc()
+        return viewer, answer
+
     def _closed(self, session: Session, address: str) -> None:
+        if session.broadcast is not None:
+            self.broadcasts.close(session.broadcast)
         if self.sessions.pop(session.id, None) is not None:
             self.guard.leave(address)
             self.metrics.sessions.dec()
@@ -228,7 +288,10 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application; `app.state.server` is the `Server` behind it."""
     from stream.routes import router
+    from stream.watch import router as watch_router
     from stream.websocket import router as websocket_router
+    from stream.whep import router as whep_router
+    from stream.whip import router as whip_router
 
     server = Server(config, gallery=gallery, on_ready=on_ready)
 
@@ -248,10 +311,12 @@ def create_app(
             allow_origins=list(config.network.cors_origins),
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "If-Match"],
-            expose_headers=["Location", "Link", "Retry-After"],
+            expose_headers=["Location", "Link", "Retry-After", "ETag", "Accept-Post"],
         )
     app.include_router(router)
     app.include_router(websocket_router)
+    for broadcast_router in (whip_router, whep_router, watch_router):
+        app.include_router(broadcast_router)
     app.add_exception_handler(StreamError, _stream_error)
     app.add_exception_handler(EngineError, _engine_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -19,6 +19,7 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError
 
 from stream import aiortc_patches
+from stream.broadcast import Broadcast
 from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
@@ -84,6 +85,7 @@ class Session:
         self.id = session_id
         self.state = "connecting"
         self.released = Released()
+        self.broadcast: Broadcast | None = None  # those who watch
         self._config = config
         self._engine = engine
         self._entry = entry
@@ -442,6 +444,7 @@ class Session:
             mouth_to_photon_ms=round(budget.mouth_to_photon_ms + self._link["rtt_ms"], 1),
             budget=budget.to_dict(),
             controls=asdict(self._controls),
+            viewers=self.broadcast.viewers if self.broadcast is not None else 0,
         )
 
     def _report_metrics(self) -> None:
