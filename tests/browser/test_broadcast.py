@@ -1,4 +1,4 @@
-"""A foreign client publishes and watches; the viewer page shows the same, comes back, and lets the background through."""
+"""A foreign client publishes and watches; the viewer page shows the same, and what is behind a transparent portrait."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ async def test_the_viewer_page_waits_shows_and_comes_back(browser: Browser, serv
         await source.evaluate("url => publish(url)", f"{server.url}whip?stream=studio")
         await expect(screen.locator(LIVE)).to_be_attached(timeout=20_000)
         await expect(screen.locator("#message")).to_be_hidden()
-        shown = await screen.evaluate("(([v]) => [v.muted, v.paused, v.videoWidth])(document.querySelectorAll('video'))")
+        shown = await screen.evaluate(
+            "(([v]) => [v.muted, v.paused, v.videoWidth])(document.querySelectorAll('video'))"
+        )
         assert shown[:2] == [False, False]
         assert shown[2] >= 256
         picture = await pixels(screen)
@@ -108,7 +110,9 @@ async def test_a_browser_source_is_never_given_words(browser: Browser, server: R
     await context.close()
 
 
-async def test_where_sound_needs_a_click_the_page_says_so(chromium: str, browser: Browser, server: RunningServer) -> None:
+async def test_where_sound_needs_a_click_the_page_says_so(
+    chromium: str, browser: Browser, server: RunningServer
+) -> None:
     from playwright.async_api import async_playwright
 
     from client.latency.chromium import FLAGS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -62,9 +63,9 @@ class Source:
         answer = await self._http.post(f"/whip{self._query}", content=offer, headers=SDP | self._headers)
         assert answer.status_code == 201, answer.text
         self.answer, self.location = answer, answer.headers["Location"]
-        target, _, relation = answer.headers["Link"].partition(">")
-        assert 'rel="urn:ietf:params:whep"' in relation
-        self.whep = target.removeprefix("<")
+        found = re.search(r'<([^>]*)>; rel="urn:ietf:params:whep"', answer.headers["Link"])
+        assert found is not None
+        self.whep = found[1]
         await self.pc.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
         async with asyncio.timeout(20):
             while self.pc.connectionState != "connected":  # noqa: ASYNC110 - a test polls
