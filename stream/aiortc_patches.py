@@ -139,6 +139,7 @@ def open_h264(width: int, height: int, bit_rate: int) -> Any:
         "level": "31",
         "maxrate": str(bit_rate),
         "bufsize": str(round(bit_rate * VBV_SECONDS)),
+        "sc_threshold": "0",  # a portrait has no cuts: what looks like one to x264 is no key frame
     }
     codec.profile = "Baseline"
     return codec
