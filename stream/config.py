@@ -129,7 +129,8 @@ class IceConfig:
 class ModelConfig:
     """name: a bundled model, a folder saved by `save_pretrained`, or a model YAML (random weights, tests).
     factory: "module:function" that loads it in the model process. steps: denoising steps, None for the
-    model's own; min_steps: what overload may reduce them to. threads: CPU threads, 0 for torch's choice."""
+    model's own; min_steps: what overload may reduce them to. threads: CPU threads, 0 for torch's choice.
+    int8: on a CPU, large linear layers read weights of one byte (`pipeline.quantization`)."""
 
     name: str = "portrait_256"
     factory: str = "stream.model_process:load_pipeline"
@@ -137,6 +138,7 @@ class ModelConfig:
     steps: int | None = None
     min_steps: int = 1
     threads: int = 0
+    int8: bool = True
     nice: int = 5
     warm_up_windows: int = 12
     hang_timeout_s: float = 10.0
@@ -146,15 +148,16 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MediaConfig:
-    """Chunking, delay and codecs. step_allowance_ms None: measured at warm-up (p99, within the two limits).
+    """Chunking, delay and codecs. hop_frames None: chunks of one frame while the machine keeps up with them, else of
+    two (`stream.pace`). step_allowance_ms None: measured at warm-up, within the two limits.
     margin_ms covers scheduling and network jitter. conceal_after_ms: audio overdue by this is filled in."""
 
-    hop_frames: int = 2
+    hop_frames: int | None = None
     right_frames: int = 2
     step_allowance_ms: float | None = None
-    min_step_allowance_ms: float = 20.0
+    min_step_allowance_ms: float = 15.0
     max_step_allowance_ms: float = 120.0
-    margin_ms: float = 15.0
+    margin_ms: float = 10.0
     floor_ms: float = 25.0
     conceal_after_ms: float = 60.0
     video_codecs: tuple[str, ...] = ("video/H264", "video/VP8")

@@ -88,6 +88,10 @@ class ModelEngine:
         for session in list(self._sessions.values()):
             session.close()
 
+    @property
+    def open_sessions(self) -> int:
+        return len(self._sessions)
+
     def window_spec(self, *, hop_frames: int, right_frames: int) -> WindowSpec:
         return WindowSpec(hop_frames=hop_frames, left_frames=self._left_frames, right_frames=right_frames)
 

@@ -49,7 +49,7 @@ def load_pipeline(settings: dict[str, Any]) -> Any:
     from pipeline.runtime import RuntimeConfig, prepare
 
     pipe = checkpoint.build(Path(name)) if folder is None else AvatarPipeline.from_pretrained(folder)
-    return prepare(pipe, RuntimeConfig(device=device, threads=settings["threads"]))
+    return prepare(pipe, RuntimeConfig(device=device, threads=settings["threads"], int8=settings["int8"]))
 
 
 @dataclass

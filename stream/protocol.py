@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 FPS = 25
 SAMPLE_RATE = 48_000
-AUDIO_LEAD_S = 0.050
+AUDIO_LEAD_S = 0.030
 """Sound is sent this long before the picture of its media time, and the RTP sender reports say so. A browser holds
 sound back longer than pictures (58 ms against 11 in Chromium on a busy machine) and makes the picture wait for it."""
 DATA_CHANNEL_LABEL = "talkalong"

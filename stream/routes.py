@@ -233,6 +233,7 @@ async def about(request: Request, authorization: Authorization = None) -> dict[s
     server = _server(request)
     trusted = server.guard.has_token(authorization)
     config = server.config
+    hop_frames, right_frames = server.chunking()
     return {
         "version": _version(),
         "model": config.model.name,
@@ -243,7 +244,7 @@ async def about(request: Request, authorization: Authorization = None) -> dict[s
         "token_required": server.guard.token_required,
         **server.ice.describe(trusted=trusted),
         "default_portrait": server.gallery.default if server.status == "ready" else None,
-        "defaults": {"hop_frames": config.media.hop_frames, "right_frames": config.media.right_frames},
+        "defaults": {"hop_frames": hop_frames, "right_frames": right_frames},
         "budget": server.budget().to_dict(),
         "limits": {
             "sessions": config.limits.sessions,

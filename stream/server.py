@@ -26,11 +26,12 @@ from stream.errors import EngineError, NotFoundError, StreamError, UnavailableEr
 from stream.gallery import Gallery
 from stream.ice import Ice
 from stream.metrics import Metrics
+from stream.pace import Pace
 from stream.protocol import LatencyBudget, SessionConfig
 from stream.security import Guard, new_session_id
 from stream.session import Session
 from stream.viewer import Viewer
-from stream.warm_up import latency_budget, warm_up
+from stream.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Server:
         self._gallery = gallery
         self._on_ready = on_ready
         self._engine: ModelEngine | None = None
-        self._step_times_ms: list[float] = []
+        self._pace = Pace(config.media, {}, {})
         self._warm = False
         self._stopping = False
         self._failure: str | None = None
@@ -106,15 +107,16 @@ class Server:
         if self.status != "ready":
             raise UnavailableError(self.message, code=self.status)
 
-    def budget(self, options: SessionConfig | None = None) -> LatencyBudget:
-        media = self.config.media
+    def chunking(self, options: SessionConfig | None = None) -> tuple[int, int]:
+        """Frames of hop and of look-ahead that a session opened now would get."""
         options = options or SessionConfig()
-        return latency_budget(
-            media,
-            self._step_times_ms,
-            hop_frames=options.hop_frames or media.hop_frames,
-            right_frames=media.right_frames if options.right_frames is None else options.right_frames,
-        )
+        right = self.config.media.right_frames if options.right_frames is None else options.right_frames
+        open_sessions = 0 if self._engine is None else self._engine.open_sessions
+        return self._pace.hop_frames(options.hop_frames, open_sessions=open_sessions), right
+
+    def budget(self, options: SessionConfig | None = None) -> LatencyBudget:
+        hop, right = self.chunking(options)
+        return self._pace.budget(hop_frames=hop, right_frames=right)
 
     # --- start and stop ---
 
@@ -130,7 +132,7 @@ class Server:
             if self._gallery is None:
                 self._gallery = await self._load_gallery(engine)
             entry = self._gallery.get(None)
-            self._step_times_ms = await warm_up(
+            self._pace = await warm_up(
                 engine, entry.portrait, self.config.media, windows=self.config.model.warm_up_windows
             )
         except (EngineError, StreamError) as error:
@@ -204,6 +206,7 @@ class Server:
                 engine=self.engine,
                 entry=entry,
                 options=options,
+                chunking=self.chunking(options),
                 budget=self.budget(options),
                 guard=self.guard,
                 metrics=self.metrics,

@@ -77,6 +77,7 @@ class Session:
         engine: ModelEngine,
         entry: Entry,
         options: SessionConfig,
+        chunking: tuple[int, int],
         budget: LatencyBudget,
         guard: Guard,
         metrics: Metrics,
@@ -102,10 +103,8 @@ class Session:
         self._messages = 0  # of the current second
 
         media = config.media
-        spec = engine.window_spec(
-            hop_frames=options.hop_frames or media.hop_frames,
-            right_frames=media.right_frames if options.right_frames is None else options.right_frames,
-        )
+        hop_frames, right_frames = chunking
+        spec = engine.window_spec(hop_frames=hop_frames, right_frames=right_frames)
         self._windower = AudioWindower(spec)
         self._audio = AudioPlayout()
         self._video = VideoPlayout()

@@ -127,10 +127,8 @@ class SocketSession:
         self._entry = server.gallery.get(options.portrait)
         self._budget = server.budget(options)
         media = server.config.media
-        spec = server.engine.window_spec(
-            hop_frames=options.hop_frames or media.hop_frames,
-            right_frames=media.right_frames if options.right_frames is None else options.right_frames,
-        )
+        hop_frames, right_frames = server.chunking(options)
+        spec = server.engine.window_spec(hop_frames=hop_frames, right_frames=right_frames)
         self._windower = AudioWindower(spec)
         self._downsampler = Downsampler()
         self._encoder = _FrameEncoder(options.format, media.jpeg_quality, 1000 * media.video_bitrate_kbps)
