@@ -6,12 +6,12 @@ PORT ?= 8080
 # A WHIP and WHEP client that is not ours, for the tests (npm, MIT).
 WHIP_WHEP := 1.2.0
 
-.PHONY: demo test lint format bench browser whip-whep clean
+.PHONY: demo test lint format bench browser relay whip-whep clean
 
 demo: $(VENV)/.serve
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: $(VENV)/.test browser whip-whep
+test: $(VENV)/.test browser relay whip-whep
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -39,6 +39,15 @@ whip-whep:
 	@[ -f build/npm/node_modules/whip-whep/whip.js ] \
 	|| npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/npm whip-whep@$(WHIP_WHEP) \
 	|| echo "No npm, or it could not install whip-whep: the tests with it will be skipped."
+
+# coturn, and what makes network namespaces, for the tests of relays and NAT: the system's packages for root on Debian;
+# without them those tests are skipped by name.
+relay:
+	@{ command -v turnserver && command -v ip && command -v nft; } >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	        coturn iproute2 nftables; } \
+	|| echo "coturn, iproute2 or nftables could not be installed: the tests of relays and NAT will be skipped."
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "devices": ("client.devices", "list microphones and speakers"),
     "latency": ("client.latency.command", "measure mouth to photon, of this or another server"),
     "load": ("client.latency.load", "find out how many sessions a server carries"),
+    "doctor": ("client.doctor.command", "say what works here and what to do about the rest"),
     "benchmark": ("pipeline.benchmark", "measure how fast the model runs here"),
     "evaluate": ("pipeline.evaluation.command", "measure how good a model is, with pictures"),
 }

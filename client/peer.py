@@ -166,6 +166,8 @@ class AvatarClient:
         # H.264 costs the server an eighth of VP8; the order has to be set before the offer.
         picture.setCodecPreferences(sorted(codecs, key=lambda codec: codec.mimeType.lower() != "video/h264"))
         await connection.setLocalDescription(await connection.createOffer())
+        if "a=candidate:" not in connection.localDescription.sdp:
+            raise await self._blocked()
         answer, self._place = await self._api.open_session(connection.localDescription.sdp, self.config)
         await connection.setRemoteDescription(RTCSessionDescription(sdp=answer, type="answer"))
         try:

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from aioice import stun, turn
 from aiortc.rtcicetransport import parse_stun_turn_uri
@@ -143,8 +143,7 @@ class _Binding(asyncio.DatagramProtocol):
         self._transaction: stun.Transaction | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     async def ask(self, request: stun.Message) -> stun.Message:
         self._transaction = stun.Transaction(request, ("", 0), self)

@@ -205,7 +205,11 @@ def install(*, loopback: bool) -> None:
     """The two process-wide mends: audio level, and (optionally) 127.0.0.1 as an ICE host address."""
     if not supported():
         found = ", ".join(f"{name} {version(name)}" for name in TESTED)
-        logger.warning("the installed %s was not tested with this server; running without the mends", found)
+        logger.warning(
+            "the installed %s was not tested with this server; running without the mends, and without ice.port_range "
+            "and ice.public_address",
+            found,
+        )
         return
     rtp.compute_audio_level_dbov = audio_level_dbov
     if all(item.uri != PLAYOUT_DELAY_URI for item in HEADER_EXTENSIONS["video"]):
