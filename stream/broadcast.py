@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.config import ServeConfig
+from stream.entry import Entry
 from stream.errors import BadRequestError, ConflictError, NotLiveError, TooManySessionsError, UnavailableError
-from stream.gallery import Entry
 from stream.released import Released
 from stream.shared_encoder import SharedAudio, SharedVideo
 

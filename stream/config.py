@@ -196,10 +196,12 @@ class SecurityConfig:
 @dataclass(frozen=True, kw_only=True)
 class PortraitsConfig:
     """default: the portrait of a session that names none (None: the first of the gallery).
-    uploads_directory: keeps uploads and their consent records; None keeps both in memory only."""
+    uploads_directory: keeps uploads and their consent records: a folder, or auto for the person's own data
+    directory (docs/portraits.md); None keeps both in memory only. The environment variable TALKALONG_UPLOADS,
+    a folder or the word memory, takes precedence."""
 
     default: str | None = None
-    uploads_directory: str | None = None
+    uploads_directory: str | None = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,13 @@ import dataclasses
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Header, Request, UploadFile
+from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import FormData
 from starlette.datastructures import UploadFile as FormFile
 
-from stream.errors import BadRequestError, NotFoundError, TooLargeError, UnsupportedMediaError
+from stream.errors import BadRequestError, TooLargeError, UnsupportedMediaError
 from stream.protocol import (
     FPS,
     SAMPLE_RATE,
@@ -21,10 +21,9 @@ from stream.protocol import (
     SessionConfig,
     parse_session_config,
 )
-from stream.sdp_request import SDP_TYPE, links
+from stream.sdp_request import SDP_TYPE, links, read_text
 from stream.sdp_request import address_of as _address
 from stream.sdp_request import content_type as _content_type
-from stream.sdp_request import read_text as _body
 from stream.sdp_request import server_of as _server
 from stream.trickle import FRAGMENT_TYPE as TRICKLE_TYPE
 
@@ -34,15 +33,15 @@ Authorization = Annotated[str | None, Header()]
 
 MULTIPART_TYPE = "multipart/form-data"
 FORM_OVERHEAD_BYTES = 65_536
-PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
 
 
-def _check_length(request: Request, limit: int, what: str) -> None:
+def check_length(request: Request, limit: int, what: str, *, code: str = "too_large") -> None:
+    """Refuses a form that is longer than `limit` bytes and some, before it is read."""
     length = request.headers.get("content-length")
     if length is None or not length.isdigit():
         raise BadRequestError(f"{what} needs a Content-Length header.", code="length_required")
     if int(length) > limit + FORM_OVERHEAD_BYTES:
-        raise TooLargeError(f"{what} may have {limit / 1e6:.1f} MB at most.")
+        raise TooLargeError(f"{what} may have {limit / 1e6:.1f} MB at most.", code=code)
 
 
 # --- sessions ---
@@ -57,9 +56,9 @@ async def open_session(request: Request, authorization: Authorization = None) ->
     limit = server.config.limits.sdp_bytes
     kind = _content_type(request)
     if kind == SDP_TYPE:
-        offer, options = await _body(request, limit), options_from_query(dict(request.query_params))
+        offer, options = await read_text(request, limit), options_from_query(dict(request.query_params))
     elif kind == MULTIPART_TYPE:
-        _check_length(request, limit, "The form")
+        check_length(request, limit, "The form")
         async with request.form(max_files=2, max_fields=4, max_part_size=limit) as form:
             offer, text = await _field(form, "sdp"), await _field(form, "config", default="{}")
         options = _options(text)
@@ -141,7 +140,7 @@ async def trickle(session_id: str, request: Request, authorization: Authorizatio
     session = server.session(session_id)
     if _content_type(request) != TRICKLE_TYPE:
         raise UnsupportedMediaError(f"Send candidates as {TRICKLE_TYPE}.")
-    await session.add_candidates(await _body(request, server.config.limits.sdp_bytes))
+    await session.add_candidates(await read_text(request, server.config.limits.sdp_bytes))
     return Response(status_code=204)
 
 
@@ -166,55 +165,6 @@ async def session_chunks(session_id: str, request: Request, after: int = -1) -> 
     """The way of each chunk since chunk `after` (the last 48 s or so are kept): see `stream.protocol.ChunkTrace`."""
     traces = _server(request).session(session_id).chunks(after)
     return {"chunks": [dataclasses.asdict(trace) for trace in traces]}
-
-
-# --- portraits ---
-
-
-@router.get("/v1/portraits")
-async def portraits(request: Request) -> dict[str, Any]:
-    gallery = _server(request).gallery
-    return {"portraits": [entry.to_dict() for entry in gallery.list()], "default": gallery.default}
-
-
-@router.get("/v1/portraits/{portrait_id}/{view}")
-async def portrait_picture(portrait_id: str, view: str, request: Request) -> Response:
-    """view: `thumbnail` (the face, 256 px) or `picture` (all of it)."""
-    if view not in ("thumbnail", "picture"):
-        raise NotFoundError("A portrait has a thumbnail and a picture, nothing else.")
-    entry = _server(request).gallery.get(portrait_id)
-    data = entry.jpeg(thumbnail=view == "thumbnail")
-    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
-
-
-@router.post("/v1/portraits", status_code=201)
-async def upload_portrait(
-    request: Request,
-    picture: UploadFile,
-    consent: Annotated[str, Form()] = "",
-    name: Annotated[str, Form()] = "",
-    authorization: Authorization = None,
-) -> Response:
-    """A picture with one face, and the statement of who agreed to its use."""
-    server = _server(request)
-    server.guard.check_token(authorization)
-    if picture.content_type not in (*PICTURE_TYPES, "application/octet-stream", None):
-        raise UnsupportedMediaError(f"The picture is {picture.content_type}; send a JPEG, PNG or WebP file.")
-    limit = server.config.limits.portrait_bytes
-    data = await picture.read(limit + 1)
-    entry = await server.gallery.upload(data, name=name or (picture.filename or ""), consent=consent)
-    location = f"/v1/portraits/{entry.id}"
-    return JSONResponse(entry.to_dict(), status_code=201, headers={"Location": location})
-
-
-@router.delete("/v1/portraits/{portrait_id}", status_code=204)
-async def delete_portrait(
-    portrait_id: str, request: Request, authorization: Authorization = None
-) -> Response:
-    server = _server(request)
-    server.guard.check_token(authorization)
-    server.gallery.delete(portrait_id)
-    return Response(status_code=204)
 
 
 # --- the server itself ---
@@ -250,7 +200,9 @@ async def about(request: Request, authorization: Authorization = None) -> dict[s
             "sessions": config.limits.sessions,
             "portrait_bytes": config.limits.portrait_bytes,
             "portrait_pixels": config.limits.portrait_pixels,
+            "uploaded_portraits": config.limits.uploaded_portraits,
         },
+        "uploads": server.uploads(),
     }
 
 

@@ -21,12 +21,14 @@ from starlette.exceptions import HTTPException
 from stream import aiortc_patches
 from stream.broadcast import Broadcasts, new_name
 from stream.config import ServeConfig
+from stream.data_directory import uploads_directory
 from stream.engine import ModelEngine
 from stream.errors import EngineError, NotFoundError, StreamError, UnavailableError
 from stream.gallery import Gallery
 from stream.ice import Ice
 from stream.metrics import Metrics
 from stream.pace import Pace
+from stream.portrait_store import PortraitStore
 from stream.protocol import LatencyBudget, SessionConfig
 from stream.security import Guard, new_session_id
 from stream.session import Session
@@ -152,12 +154,19 @@ class Server:
         return await Gallery.load(
             gallery_folder(self.config.model.name),
             prepare=engine.prepare,
+            prepare_upload=engine.prepare_upload,
             default=portraits.default,
-            uploads_directory=Path(portraits.uploads_directory) if portraits.uploads_directory else None,
+            store=PortraitStore(uploads_directory(portraits.uploads_directory)),
             max_uploads=limits.uploaded_portraits,
             max_bytes=limits.portrait_bytes,
             max_pixels=limits.portrait_pixels,
         )
+
+    def uploads(self) -> dict[str, Any]:
+        """Whether uploaded portraits are still there after a restart; problem: why not, a sentence."""
+        if self._gallery is None:
+            return {"kept": False, "problem": None}
+        return {"kept": self._gallery.folder is not None, "problem": self._gallery.problem}
 
     async def aclose(self) -> None:
         """End every session, then the model process. Idempotent."""
@@ -175,6 +184,8 @@ class Server:
         )
         if self._engine is not None:
             await self._engine.aclose()
+        if self._gallery is not None:
+            await self._gallery.aclose()
 
     # --- sessions ---
 
@@ -290,6 +301,7 @@ def create_app(
     config: ServeConfig, *, gallery: Gallery | None = None, on_ready: Callable[[Server], None] | None = None
 ) -> FastAPI:
     """The ASGI application; `app.state.server` is the `Server` behind it."""
+    from stream.portrait_routes import router as portrait_router
     from stream.routes import router
     from stream.watch import router as watch_router
     from stream.websocket import router as websocket_router
@@ -317,6 +329,7 @@ def create_app(
             expose_headers=["Location", "Link", "Retry-After", "ETag", "Accept-Post"],
         )
     app.include_router(router)
+    app.include_router(portrait_router)
     app.include_router(websocket_router)
     for broadcast_router in (whip_router, whep_router, watch_router):
         app.include_router(broadcast_router)

@@ -24,9 +24,9 @@ from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
 from stream.engine_session import EngineFrames
+from stream.entry import Entry
 from stream.errors import BadRequestError
 from stream.figures import Figures, Moment
-from stream.gallery import Entry
 from stream.ice import Ice
 from stream.ingest import Ingest
 from stream.metrics import Metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -41,7 +42,9 @@ def write_voice(path: Path) -> Path:
 class RunningServer:
     """`talkalong serve` in its own process."""
 
-    def __init__(self, folder: Path, *, stand_in: bool | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, stand_in: bool | None = None, environment: dict[str, str] | None = None
+    ) -> None:
         if stand_in is None:
             stand_in = not has_trained_model()
         self.model = STAND_IN if stand_in else "portrait_256"
@@ -55,6 +58,7 @@ class RunningServer:
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVE, "--config", str(config), "--port", str(port)],
             cwd=ROOT,
+            env=os.environ | (environment or {}),
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )

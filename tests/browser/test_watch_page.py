@@ -178,7 +178,7 @@ async def test_a_transparent_portrait_lets_the_background_through(
         uploaded = await http.post(
             "v1/portraits",
             files={"picture": ("cut-out.png", cut_out(tmp_path / "cut-out.png").read_bytes(), "image/png")},
-            data={"consent": "NASA, public domain: agreed for this test.", "name": "Cut out"},
+            data={"by": "Ada Test", "consent": "NASA, public domain: agreed.", "name": "Cut out"},
         )
         assert uploaded.status_code == 201, uploaded.text
         portrait = uploaded.json()["id"]
