@@ -76,7 +76,7 @@ def prepare_upload(data: bytes, *, name: str, pipe: Any) -> PreparedUpload:
     )
 
 
-def _arrays(portrait: Portrait) -> dict[str, np.ndarray[Any, Any]]:
+def _arrays(portrait: Portrait) -> dict[str, Any]:
     """Those that there are: most portraits are opaque."""
     values = {name: getattr(portrait, name) for name in ARRAYS}
     return {name: value for name, value in values.items() if value is not None}
