@@ -160,6 +160,16 @@ async def test_where_sound_needs_a_click_the_page_says_so(
     await source.context.close()
 
 
+# Pictures that were laid out for the cut-out in two seconds.
+COUNT = """new Promise((resolve) => {
+  const video = document.querySelector("video");
+  let count = 0;
+  const next = () => { count += 1; video.requestVideoFrameCallback(next); };
+  video.requestVideoFrameCallback(next);
+  setTimeout(() => resolve(count), 2_000);
+})"""
+
+
 def cut_out(path: Path) -> Path:
     """The astronaut's head and shoulders with nothing behind them."""
     picture = Image.open(ASTRONAUT).convert("RGB")
@@ -191,6 +201,7 @@ async def test_a_transparent_portrait_lets_the_background_through(
         screen = await context.new_page()
         await screen.goto(f"{server.url}watch/{name}")
         await expect(screen.locator(f"{LIVE}[data-matte]")).to_be_attached(timeout=20_000)
+        assert await screen.evaluate(COUNT) >= 40, "the unseen video gives too few pictures"
         for _ in range(3):
             await screen.wait_for_timeout(1_000)
             opacity = (await pixels(screen))[..., 3]
