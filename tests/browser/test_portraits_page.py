@@ -32,6 +32,10 @@ def private_server(
         running.close()
 
 
+def files(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "pictures").iterdir()}
+
+
 async def pixels(page: Page, image: str) -> int:
     """Width of the picture that an <img> really shows."""
     await page.wait_for_function("image => document.querySelector(image)?.naturalWidth > 0", arg=image)
@@ -50,6 +54,7 @@ async def test_an_own_portrait_from_upload_to_deletion(
     await page.goto(f"{server.url}#token={TOKEN}")
     await expect(page.locator(".tile[data-id]").first).to_be_visible(timeout=15_000)
     count = await page.locator(".tile[data-id]").count()
+    before = await asyncio.to_thread(files, folder)
 
     await page.set_input_files("#file", PHOTOGRAPH)
     await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=15_000)
@@ -66,7 +71,7 @@ async def test_an_own_portrait_from_upload_to_deletion(
         shown.add(await page.locator("#upload-preview").get_attribute("src"))
         assert await pixels(page, "#upload-preview") >= 256
     assert len(shown) == 4
-    assert not await asyncio.to_thread(lambda: list((folder / "pictures").iterdir()))
+    assert await asyncio.to_thread(files, folder) == before
     await page.fill("#upload-name", "Commander")
     await page.fill("#upload-by", "Ada Miller")
     await page.check("#upload-consent")
@@ -97,7 +102,7 @@ async def test_an_own_portrait_from_upload_to_deletion(
     await page.click("#managed-really")
     await expect(page.locator("#managed")).to_be_hidden()
     await expect(page.locator(".tile[data-id]")).to_have_count(count)
-    assert not await asyncio.to_thread(lambda: list((folder / "pictures").iterdir()))
+    assert await asyncio.to_thread(files, folder) == before
     assert complaints == []
     await context.close()
 
