@@ -19,6 +19,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from stream import aiortc_patches
+from stream.audience import Audience
 from stream.broadcast import Broadcasts, new_name
 from stream.config import ServeConfig
 from stream.data_directory import uploads_directory
@@ -32,7 +33,6 @@ from stream.portrait_store import PortraitStore
 from stream.protocol import LatencyBudget, SessionConfig
 from stream.security import Guard, new_session_id
 from stream.session import Session
-from stream.viewer import Viewer
 from stream.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Server:
         self.ice = Ice(config)
         self.sessions: dict[str, Session] = {}
         self.broadcasts = Broadcasts(config)
-        self.viewers: dict[str, Viewer] = {}
+        self.audience = Audience(config, self.broadcasts, guard=self.guard, metrics=self.metrics)
         self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
         self._gallery = gallery
         self._on_ready = on_ready
@@ -178,7 +178,7 @@ class Server:
             socket.cancel()
         await asyncio.gather(
             *(session.aclose() for session in list(self.sessions.values())),
-            *(viewer.aclose() for viewer in list(self.viewers.values())),
+            self.audience.aclose(),
             *self.sockets,
             return_exceptions=True,
         )
@@ -248,36 +248,6 @@ class Server:
         if session.broadcast is None:
             return None
         return f'</whep/{session.broadcast.name}>; rel="{WHEP_RELATION}"'
-
-    async def open_viewer(self, stream: str, offer: str, *, address: str) -> tuple[Viewer, str]:
-        """One more who watches, and the answer to its offer; raises StreamError."""
-        if self._stopping:
-            raise UnavailableError(self.message, code=self.status)
-        offer = self.guard.check_offer(offer)
-        broadcast = self.broadcasts.get(stream)
-        leave = self.broadcasts.enter(address)
-
-        def closed(viewer: Viewer) -> None:
-            self.viewers.pop(viewer.id, None)
-            self.metrics.viewers.dec()
-            leave()
-
-        try:
-            viewer = Viewer(
-                new_session_id(), broadcast=broadcast, config=self.config, guard=self.guard, on_closed=closed
-            )
-        except BaseException:
-            leave()
-            raise
-        self.viewers[viewer.id] = viewer
-        self.metrics.viewers.inc()
-        try:
-            answer = await viewer.answer(offer)
-        except BaseException:
-            await viewer.aclose()
-            raise
-        self.metrics.opened.labels(transport="whep").inc()
-        return viewer, answer
 
     def _closed(self, session: Session, address: str) -> None:
         if session.broadcast is not None:

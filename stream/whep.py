@@ -36,7 +36,7 @@ async def watch(stream: str, request: Request, authorization: Authorization = No
     server = server_of(request)
     server.guard.check_viewer_token(authorization)
     offer = await read_offer(request)
-    viewer, answer = await server.open_viewer(stream, offer, address=address_of(request))
+    viewer, answer = await server.audience.admit(stream, offer, address=address_of(request))
     matte = viewer.broadcast.entry.portrait.opacity is not None
     headers = {
         "Location": f"/whep/{stream}/{viewer.id}",
@@ -75,8 +75,8 @@ async def watch_trickle(
     """More ICE candidates of the viewer."""
     server = server_of(request)
     server.guard.check_viewer_token(authorization)
-    viewer = server.viewers.get(viewer_id)
-    if viewer is None or viewer.broadcast.name != stream:
+    viewer = server.audience.get(stream, viewer_id)
+    if viewer is None:
         raise NotFoundError("There is no such viewer; it may have ended.", code="session_not_found")
     fragment = await read_fragment(request, entity_tag=viewer.entity_tag)
     await viewer.add_candidates(fragment)
@@ -90,8 +90,8 @@ async def watch_end(
     """Stop watching; also fine for one who has stopped already."""
     server = server_of(request)
     server.guard.check_viewer_token(authorization)
-    viewer = server.viewers.get(viewer_id)
-    if viewer is not None and viewer.broadcast.name == stream:
+    viewer = server.audience.get(stream, viewer_id)
+    if viewer is not None:
         await viewer.aclose()
     return Response(status_code=200)
 

@@ -100,16 +100,16 @@ async def test_when_the_source_leaves_viewers_end_and_the_name_is_free_again(run
         async with Watcher(running.http, source) as watcher:
             assert (await running.http.delete(source.location)).status_code == 200
             await watcher.until(lambda: watcher.pc.connectionState == "closed", timeout_s=5)
-            assert running.server.viewers == {}
+            assert running.server.audience.viewers == {}
             assert running.server.sessions == {}
             async with Source(running.http, query="?stream=studio-1") as back, Watcher(running.http, back):
-                assert len(running.server.viewers) == 1
+                assert len(running.server.audience.viewers) == 1
 
 
 async def test_a_viewer_that_leaves_without_a_word_is_cleaned_up(running: Running) -> None:
     async with Source(running.http) as source, Watcher(running.http, source) as watcher:
         await watcher.pc.close()  # as whip-whep does, before its DELETE
-        await watcher.until(lambda: not running.server.viewers, timeout_s=20)
+        await watcher.until(lambda: not running.server.audience.viewers, timeout_s=20)
         assert (await running.http.delete(watcher.location)).status_code == 200
 
 
@@ -125,8 +125,8 @@ async def test_those_who_never_connect_are_let_go() -> None:
             viewer.addTransceiver("video", direction="recvonly")
             watched = await running.http.post("/whep/x", content=await offer_of(viewer), headers=SDP)
             assert watched.status_code == 201
-            assert len(running.server.viewers) == 1
-            while running.server.viewers or running.server.sessions:  # noqa: ASYNC110 - a test polls
+            assert len(running.server.audience.viewers) == 1
+            while running.server.audience.viewers or running.server.sessions:  # noqa: ASYNC110 - a test polls
                 await asyncio.sleep(0.05)
             await asyncio.gather(pc.close(), viewer.close())
 
@@ -147,7 +147,7 @@ async def test_nothing_is_left_of_a_broadcast(start_server: StartServer, end: st
             for watcher in watchers:
                 await watcher.__aexit__(None, None, None)
             await source.__aexit__(None, None, None)
-            assert not running.server.viewers
+            assert not running.server.audience.viewers
             assert not running.server.sessions
     if end == "server":
         async with asyncio.timeout(10):

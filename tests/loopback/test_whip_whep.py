@@ -92,10 +92,10 @@ async def test_a_viewer_is_answered_in_one_stream(running: Running, down: str) -
         )
         assert only_sound.status_code == 201
         assert "a=sendonly" in only_sound.text
-        assert len(running.server.viewers) == 2
+        assert len(running.server.audience.viewers) == 2
         for _ in range(2):
             assert (await running.http.delete(seen.headers["Location"])).status_code == 200
-        assert len(running.server.viewers) == 1
+        assert len(running.server.audience.viewers) == 1
 
 
 async def test_options_say_what_is_taken(small: Running) -> None:
@@ -151,7 +151,7 @@ async def test_what_is_no_offer_is_refused(running: Running, up: str, down: str,
         many = offer + f"{CANDIDATE}\r\n" * 100
         check(await post(address, content=many, headers=SDP), 400, "too_many_candidates")
         assert len(running.server.sessions) == 1
-        assert not running.server.viewers
+        assert not running.server.audience.viewers
 
 
 async def test_other_methods_are_named_as_not_allowed(running: Running) -> None:
@@ -264,9 +264,9 @@ async def test_tokens(up: str, down: str, monkeypatch: pytest.MonkeyPatch) -> No
             Watcher(http, source, headers=look) as first,
             Watcher(http, source, headers=speak),
         ):
-            assert len(running.server.viewers) == 2
+            assert len(running.server.audience.viewers) == 2
             assert (await http.delete(first.location, headers=look)).status_code == 200
-            assert len(running.server.viewers) == 1
+            assert len(running.server.audience.viewers) == 1
             check(await http.delete(source.location, headers=look), 401, "unauthorized")
 
 
@@ -291,7 +291,7 @@ async def test_before_warm_up_and_after_the_end(up: str, down: str) -> None:
         early = await http.post("/whip", content=up, headers=SDP)
         check(early, 503, "warming_up", "loading")
         assert "Retry-After" in early.headers
-        app.state.server._stopping = True
+        await app.state.server.audience.aclose()
         check(await http.post("/whep/s", content=down, headers=SDP), 503, "stopping")
 
 
@@ -301,9 +301,9 @@ async def test_the_latency_harness_finds_both_addresses(running: Running, up: st
     adapter._http = running.http
     assert (await adapter.exchange(up, "up")).startswith("v=0")
     assert (await adapter.exchange(down, "down")).startswith("v=0")
-    assert len(running.server.viewers) == 1
+    assert len(running.server.audience.viewers) == 1
     for place in adapter._places:
         await running.http.delete(place)
     await asyncio.sleep(0)
-    assert not running.server.viewers
+    assert not running.server.audience.viewers
     assert not running.server.sessions
