@@ -106,6 +106,11 @@ class AvatarClient:
         if self._channel is not None and self._channel.readyState == "open":
             self._channel.send(controls_message(controls))
 
+    def set_recording(self, on: bool, *, title: str = "") -> None:
+        """Asks the server to record this session, or to stop; `notices` tells how that went."""
+        if self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(json.dumps({"type": "recording", "on": on, "title": title}))
+
     async def __aiter__(self) -> AsyncIterator[Moment]:
         while True:
             item = await self._moments.get()

@@ -205,6 +205,23 @@ class PortraitsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordingConfig:
+    """allowed: clients may begin and end recordings of their sessions; every_session: all are recorded, from their
+    start (where allowed is false, nobody can end that). max_minutes and max_megabytes: of one file; go_on: begins a new
+    one there instead of ending. total_megabytes: of the folder; min_free_megabytes: what recording leaves free on the
+    disk; both end a recording."""
+
+    allowed: bool = False
+    every_session: bool = False
+    directory: str = "recordings"
+    max_minutes: float = 120.0
+    max_megabytes: float = 2_000.0
+    go_on: bool = False
+    total_megabytes: float = 20_000.0
+    min_free_megabytes: float = 1_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     ice: IceConfig = field(default_factory=IceConfig)
@@ -213,6 +230,7 @@ class ServeConfig:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
     portraits: PortraitsConfig = field(default_factory=PortraitsConfig)
+    recording: RecordingConfig = field(default_factory=RecordingConfig)
 
 
 def load_config(path: Path) -> ServeConfig:

@@ -196,6 +196,7 @@ async def about(request: Request, authorization: Authorization = None) -> dict[s
         "default_portrait": server.gallery.default if server.status == "ready" else None,
         "defaults": {"hop_frames": hop_frames, "right_frames": right_frames},
         "budget": server.budget().to_dict(),
+        "recording": config.recording.allowed,
         "limits": {
             "sessions": config.limits.sessions,
             "portrait_bytes": config.limits.portrait_bytes,

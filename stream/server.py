@@ -31,6 +31,7 @@ from stream.metrics import Metrics
 from stream.pace import Pace
 from stream.portrait_store import PortraitStore
 from stream.protocol import LatencyBudget, SessionConfig
+from stream.recording_folder import RecordingFolder
 from stream.security import Guard, new_session_id
 from stream.session import Session
 from stream.warm_up import warm_up
@@ -59,6 +60,7 @@ class Server:
         self.metrics = Metrics()
         self.guard = Guard(config)
         self.ice = Ice(config)
+        self.recordings = RecordingFolder(config.recording)
         self.sessions: dict[str, Session] = {}
         self.broadcasts = Broadcasts(config)
         self.audience = Audience(config, self.broadcasts, guard=self.guard, metrics=self.metrics)
@@ -125,6 +127,7 @@ class Server:
     async def start(self) -> None:
         """Begin to load; returns at once, `status` tells the rest."""
         aiortc_patches.install(loopback=self.config.ice.loopback)
+        await asyncio.to_thread(self.recordings.adopt)
         self._starting = asyncio.create_task(self._start(), name="server-start")
 
     async def _start(self) -> None:
@@ -221,6 +224,7 @@ class Server:
                 budget=self.budget(options),
                 guard=self.guard,
                 metrics=self.metrics,
+                recordings=self.recordings,
                 on_closed=lambda closed: self._closed(closed, address),
             )
         except BaseException:
@@ -272,6 +276,7 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application; `app.state.server` is the `Server` behind it."""
     from stream.portrait_routes import router as portrait_router
+    from stream.recording_routes import router as recording_router
     from stream.routes import router
     from stream.watch import router as watch_router
     from stream.websocket import router as websocket_router
@@ -300,6 +305,7 @@ def create_app(
         )
     app.include_router(router)
     app.include_router(portrait_router)
+    app.include_router(recording_router)
     app.include_router(websocket_router)
     for broadcast_router in (whip_router, whep_router, watch_router):
         app.include_router(broadcast_router)

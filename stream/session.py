@@ -42,14 +42,17 @@ from stream.protocol import (
     SessionConfig,
     SessionStats,
     SetControls,
+    SetRecording,
     controls_message,
     notice_message,
     parse_client_message,
     pong_message,
     stats_message,
 )
+from stream.recording_folder import RecordingFolder
 from stream.released import Released
 from stream.security import Guard
+from stream.session_recorder import SessionRecorder
 from stream.trace import Traces
 from stream.tracks import AudioOut, VideoOut
 from stream.trickle import Trickle
@@ -81,12 +84,16 @@ class Session:
         budget: LatencyBudget,
         guard: Guard,
         metrics: Metrics,
+        recordings: RecordingFolder,
         on_closed: Callable[[Session], None],
     ) -> None:
         self.id = session_id
         self.state = "connecting"
         self.released = Released()
         self.broadcast: Broadcast | None = None  # those who watch
+        self.recorder = SessionRecorder(
+            recordings, self.released, portrait=entry.portrait.name, send=self._send, metrics=metrics
+        )
         self._config = config
         self._engine = engine
         self._entry = entry
@@ -238,6 +245,7 @@ class Session:
         self._video_out.stop()
         self.released.end()
         await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
+        await self.recorder.aclose()
         if not self._remote.done():
             self._remote.cancel()
         self._on_closed(self)
@@ -345,12 +353,15 @@ class Session:
         if state == "connected":
             if self.state == "connecting":
                 self.state = "live" if self._engine.live else "restarting"
+            if self._config.recording.every_session and not self._connected.is_set():
+                self.recorder.begin()
             self._connected.set()
         elif state in ("failed", "closed"):
             self._over.set()
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         self._channel = channel
+        self.recorder.announce()
         channel.on("message", self._on_message)
 
     def _on_message(self, text: str | bytes) -> None:
@@ -368,6 +379,8 @@ class Session:
             self._send(controls_message(message.values))
         elif isinstance(message, Ping):
             self._send(pong_message(message.id))
+        elif isinstance(message, SetRecording):
+            self.recorder.ask(message)
 
     def _send(self, text: str) -> None:
         if self._channel is not None and self._channel.readyState == "open":
@@ -444,6 +457,7 @@ class Session:
             budget=budget.to_dict(),
             controls=asdict(self._controls),
             viewers=self.broadcast.viewers if self.broadcast is not None else 0,
+            recording=self.recorder.stats(),
         )
 
     def _report_metrics(self) -> None:

@@ -31,7 +31,9 @@ from stream.protocol import (
     SessionConfig,
     SessionStats,
     SetControls,
+    SetRecording,
     controls_message,
+    notice_message,
     parse_client_message,
     parse_session_config,
     pong_message,
@@ -218,6 +220,9 @@ class SocketSession:
             await self._socket.send_text(controls_message(message.values))
         elif isinstance(message, Ping):
             await self._socket.send_text(pong_message(message.id))
+        elif isinstance(message, SetRecording):
+            text = "WebSocket sessions are not recorded here: the client has every frame and can keep them."
+            await self._socket.send_text(notice_message("recording_off", text, level="warning"))
         elif isinstance(message, EndOfAudio):
             await self._feed(self._downsampler.flush(), last=True)
             self._ended = True

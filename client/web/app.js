@@ -4,6 +4,7 @@ import { Figures } from "./figures.js";
 import { Gallery } from "./gallery.js";
 import { connectManage } from "./manage.js";
 import { Problem } from "./problems.js";
+import { RecordControl } from "./recording.js";
 import { describeServer, forgetPicture, pictureAddress, readiness } from "./server.js";
 import { TalkSession } from "./session.js";
 import { connectUpload } from "./upload.js";
@@ -20,6 +21,7 @@ const video = $("video");
 const voice = new Voice();
 const gallery = new Gallery($("gallery"));
 const figures = new Figures($("figures"), video);
+const recordControl = new RecordControl(document, (on) => session?.setRecording?.(on), (error) => showProblem(error, hideNotice));
 let server = {};
 let session = null;
 let hearing = false;
@@ -56,6 +58,11 @@ async function start() {
     live.addEventListener("state", ({ detail }) => { if (session === live) showState(detail); });
     live.addEventListener("stats", ({ detail }) => figures.update(detail));
     live.addEventListener("notice", ({ detail }) => serverNotice(detail));
+    live.addEventListener("recording", ({ detail }) => {
+      if (session !== live) return;
+      recordControl.update(detail);
+      if (!detail.on) say("The recording has ended; you can talk on.");
+    });
     live.addEventListener("retry", ({ detail }) => {
       say(`The connection was lost. Connecting again, try ${detail.attempt} of ${detail.of}…`);
     });
@@ -90,6 +97,7 @@ function fail(error) {
 function showState(state) {
   if (state === "closed") return;
   const running = state !== "idle";
+  recordControl.setLive(state === "live");
   $("stage").dataset.state = state;
   $("start").dataset.running = String(running);
   $("start-text").textContent = running ? "Stop" : "Start talking";
@@ -282,6 +290,7 @@ async function watchServer() {
 async function loadFromServer() {
   try {
     server = await describeServer();
+    recordControl.setAllowed(Boolean(server.recording));
     $("model").textContent = [server.model && `Model ${server.model}`, server.version && `Talkalong ${server.version}`]
       .filter(Boolean).join(" · ");
     if (!gallery.chosen) await gallery.load();

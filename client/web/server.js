@@ -105,6 +105,11 @@ export async function openSession(sdp, config, signal) {
   return { sdp: await response.text(), location: place && new URL(place, response.url).href };
 }
 
+/** A recording of the server as a file, with the token that a plain link could not carry. */
+export async function fetchRecording(url) {
+  return (await ask(url.replace(/^\//, ""), {}, "send the recording")).blob();
+}
+
 /** Ends a session, also while the page is being left. Never fails: the server times out on its own. */
 export function closeSession(place) {
   if (!place) return;

@@ -10,7 +10,7 @@ const RETRY_DELAYS_MS = [500, 1_000, 2_000, 4_000, 8_000];
 
 /**
  * Events: `state` (detail: connecting, live, reconnecting, closed), `stats` (the server's figures), `notice`
- * (the server's sentence), `retry` ({attempt, of}), `problem` (a Problem; the session is over).
+ * (the server's sentence), `recording` ({on, recording}), `retry` ({attempt, of}), `problem` (a Problem; the session is over).
  */
 export class TalkSession extends EventTarget {
   #connection = null;
@@ -56,6 +56,11 @@ export class TalkSession extends EventTarget {
     if (this.#channel?.readyState === "open") {
       this.#channel.send(JSON.stringify({ type: "controls", ...controls }));
     }
+  }
+
+  /** Asks the server to record this session, or to stop; it answers with a `recording` event and a notice. */
+  setRecording(on) {
+    if (this.#channel?.readyState === "open") this.#channel.send(JSON.stringify({ type: "recording", on }));
   }
 
   async setTrack(track) {
@@ -193,6 +198,7 @@ export class TalkSession extends EventTarget {
     }
     if (message.type === "stats") this.#say("stats", message);
     if (message.type === "notice") this.#say("notice", message);
+    if (message.type === "recording") this.#say("recording", message);
   }
 
   #say(kind, detail) {

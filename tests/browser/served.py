@@ -43,7 +43,12 @@ class RunningServer:
     """`talkalong serve` in its own process."""
 
     def __init__(
-        self, folder: Path, *, stand_in: bool | None = None, environment: dict[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        stand_in: bool | None = None,
+        settings: str = "",
+        environment: dict[str, str] | None = None,
     ) -> None:
         if stand_in is None:
             stand_in = not has_trained_model()
@@ -53,7 +58,7 @@ class RunningServer:
             port = probe.getsockname()[1]
         self.url = f"http://localhost:{port}/"
         config = folder / "serve.yaml"
-        config.write_text(f"model: {{factory: {STAND_IN}}}\n" if stand_in else "")
+        config.write_text((f"model: {{factory: {STAND_IN}}}\n" if stand_in else "") + settings)
         self._log = (folder / "server.log").open("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVE, "--config", str(config), "--port", str(port)],
