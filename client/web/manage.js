@@ -16,6 +16,8 @@ export function connectManage(dialog, { uploads, changed, deleted }) {
   };
 
   const ask = (asking) => {
+    find("question").textContent =
+      `Delete “${portrait.name}”? Its picture is erased for good. The record of consent stays.`;
     find("confirm").hidden = !asking;
     find("actions").hidden = asking;
     find(asking ? "keep" : "close").focus();
@@ -58,7 +60,6 @@ export function connectManage(dialog, { uploads, changed, deleted }) {
     find("hash").textContent = `For exactly this picture: SHA-256 ${chosen.sha256.slice(0, 16)}… The record stays when ` +
       "the portrait is deleted.";
     find("hash").title = `as stored ${chosen.sha256}, as uploaded ${chosen.sha256_uploaded}`;
-    find("question").textContent = `Delete “${chosen.name}”? Its picture is erased for good. The record of consent stays.`;
     find("confirm").hidden = true;
     find("actions").hidden = false;
     find("picture").removeAttribute("src");
