@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
+WHIP_WHEP := 1.2.0
 
-.PHONY: demo test lint format bench browser relay sound clean
+.PHONY: demo test lint format bench browser relay sound whip-whep clean
 
 demo: $(VENV)/.serve
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: $(VENV)/.test browser relay sound
+test: $(VENV)/.test browser relay sound whip-whep
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -36,6 +37,12 @@ browser: $(VENV)/.test
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(call install,chromium) \
 	|| $(BIN)/playwright install chromium \
 	|| echo "No Chromium could be installed: the browser tests will be skipped."
+
+# A WHIP and WHEP client that is not ours, for the tests (npm, MIT).
+whip-whep:
+	@[ -f build/npm/node_modules/whip-whep/whip.js ] \
+	|| npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/npm whip-whep@$(WHIP_WHEP) \
+	|| echo "No npm, or it could not install whip-whep: the tests with it will be skipped."
 
 # coturn, and what makes network namespaces, for the tests of relays and NAT.
 relay:
