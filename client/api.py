@@ -50,6 +50,10 @@ class ServerApi:
     async def portraits(self) -> list[dict[str, Any]]:
         return list((await self._ask("GET", "/v1/portraits")).json()["portraits"])
 
+    async def picture(self, portrait: str) -> bytes:
+        """The whole picture of a portrait, as a JPEG or PNG file."""
+        return (await self._ask("GET", f"/v1/portraits/{portrait}/picture")).content
+
     async def upload(self, picture: Path, *, consent: str, name: str | None = None) -> dict[str, Any]:
         """Uploads a photograph; `consent` states who agreed to it being animated."""
         kind = PICTURE_TYPES.get(picture.suffix.lower(), "application/octet-stream")

@@ -94,6 +94,11 @@ class AvatarClient:
     ) -> None:
         await self.aclose()
 
+    @property
+    def level_samples(self) -> float:
+        """What was offered and is not on its way yet, counted as if it left evenly and not in packets."""
+        return self._microphone.level_samples
+
     async def push(self, pcm: npt.NDArray[np.generic]) -> None:
         """pcm: int16 or float32 [N], 48 kHz mono. Returns once it is on its way, at the speed of speech."""
         await self._microphone.push(pcm)

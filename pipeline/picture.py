@@ -13,17 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_FILE_BYTES = 8 * 2**20
 MAX_PICTURE_PIXELS = 16_000_000
-BACKDROP = (208, 208, 208)
-"""What transparency is put onto."""
+BACKDROPS = (208, 24, 120)
+"""Greys that transparency is put onto, the preferred one first."""
 
 _JPEG_QUALITY = 95
 _PNG_LEVEL = 3  # 16 megapixels in about a second
+# How far in RGB the preferred backdrop must be from the edge before it; at how many pixels a side that is looked at.
+_CLEAR_OF_EDGE = 60.0
+_EDGE_SEARCH_PIXELS = 1024
 
 
 class PortraitError(ValueError):
@@ -125,10 +130,27 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def opaque(picture: Image.Image) -> Image.Image:
-    """RGB; transparency lies on light grey."""
+    """RGB; transparency lies on grey, a light one unless the edge of what is to be seen is about as light: who takes
+    the backdrop away again (`stream.matte`) tells the two apart by colour."""
     if picture.mode != "RGBA":
         return picture
-    return Image.alpha_composite(Image.new("RGBA", picture.size, (*BACKDROP, 255)), picture).convert("RGB")
+    grey = _backdrop(np.asarray(picture))
+    return Image.alpha_composite(Image.new("RGBA", picture.size, (grey, grey, grey, 255)), picture).convert(
+        "RGB"
+    )
+
+
+def _backdrop(pixels: NDArray[np.uint8]) -> int:
+    """One of BACKDROPS for a partly transparent picture [H,W,4]."""
+    step = max(1, max(pixels.shape[:2]) // _EDGE_SEARCH_PIXELS)
+    small = pixels[::step, ::step]
+    clear = cv2.dilate((small[..., 3] < 128).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    edge = small[clear & (small[..., 3] >= 200)][:, :3].astype(np.float32)
+    if not len(edge):
+        return BACKDROPS[0]
+    # How far the nearest tenth of the edge's colours is from each grey.
+    away = [float(np.percentile(np.linalg.norm(edge - grey, axis=1), 10)) for grey in BACKDROPS]
+    return BACKDROPS[0] if away[0] >= _CLEAR_OF_EDGE else BACKDROPS[int(np.argmax(away))]
 
 
 def too_many_bytes(count: int) -> PictureTooLargeError:

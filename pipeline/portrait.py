@@ -81,8 +81,9 @@ class Portrait:
 
     `canvas` [H,W,3] u8: the output picture, even sides. `matrix` [2,3] f64: canvas pixel (x, y, 1) to crop
     pixel, whole numbers being pixel centres. `crop` [256,256,3] u8. `alpha` [H,W] f32: how freely a pixel may
-    move, 1 inside the crop, falling to 0 at its border and at the canvas's. `sha256` of the file, or of the
-    pixels if there was none.
+    move, 1 inside the crop, falling to 0 at its border and at the canvas's. `opacity` [H,W] u8: of the picture
+    as given, where parts of it are transparent: there the canvas shows one shade of grey. `sha256` of the file,
+    or of the pixels if there was none.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Portrait:
     crop: NDArray[np.uint8]
     alpha: NDArray[np.float32]
     sha256: str
+    opacity: NDArray[np.uint8] | None = None
 
 
 def prepare_portrait(
@@ -107,17 +109,22 @@ def prepare_portrait(
         PortraitError: one of its subclasses, with a sentence for the person who gave the picture.
     """
     picture, sha256 = _read(image)
-    _, square = find_face(np.asarray(picture))
+    _, square = find_face(np.asarray(opaque(picture)))
     return frame_portrait(picture, square, name=name, sha256=sha256, max_side=max_side)
 
 
 def frame_portrait(
     picture: Image.Image, square: Square, *, name: str, sha256: str, max_side: int = 512
 ) -> Portrait:
-    """The portrait of the face in `square` of an upright RGB picture; see `prepare_portrait`."""
+    """The portrait of the face in `square` of an upright RGB or RGBA picture; see `prepare_portrait`."""
+    opacity = picture.getchannel("A") if picture.mode == "RGBA" else None
+    picture = opaque(picture)
     left, top, right, bottom, scale = _frame(picture, square, max_side)
     size = (round((right - left) * scale), round((bottom - top) * scale))
-    canvas = picture.resize(size, Image.Resampling.LANCZOS, box=(left, top, right, bottom))
+    box = (left, top, right, bottom)
+    canvas = picture.resize(size, Image.Resampling.LANCZOS, box=box)
+    if opacity is not None:
+        opacity = opacity.resize(size, Image.Resampling.LANCZOS, box=box)
     # The crop's edges lie on pixel edges of the canvas, so that paste-back is a plain resize.
     side, first_x, first_y = (
         round(length * scale) for length in (square.side, square.left - left, square.top - top)
@@ -137,6 +144,7 @@ def frame_portrait(
         crop=_crop(picture, square),
         alpha=_alpha(size, matrix),
         sha256=sha256,
+        opacity=None if opacity is None else np.array(opacity),
     )
 
 
@@ -150,9 +158,9 @@ def rough_square(face: Face) -> Square:
 
 
 def _read(image: bytes | Path | NDArray[np.uint8] | Image.Image) -> tuple[Image.Image, str]:
-    """An upright RGB picture without metadata, and the SHA-256 of what was given."""
+    """An upright RGB or RGBA picture without metadata, and the SHA-256 of what was given."""
     if isinstance(image, Image.Image):
-        picture = opaque(upright(image))
+        picture = upright(image)
         return picture, hashlib.sha256(picture.tobytes()).hexdigest()
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -168,7 +176,7 @@ def _read(image: bytes | Path | NDArray[np.uint8] | Image.Image) -> tuple[Image.
             raise too_many_bytes(image.stat().st_size)
         image = image.read_bytes()
     with opened(image) as file:
-        return opaque(upright(file)), hashlib.sha256(image).hexdigest()
+        return upright(file), hashlib.sha256(image).hexdigest()
 
 
 class _FaceFinder:

@@ -139,8 +139,43 @@ def open_h264(width: int, height: int, bit_rate: int) -> Any:
         "level": "31",
         "maxrate": str(bit_rate),
         "bufsize": str(round(bit_rate * VBV_SECONDS)),
+        "sc_threshold": "0",  # a portrait has no cuts: what looks like one to x264 is no key frame
     }
     codec.profile = "Baseline"
+    return codec
+
+
+def open_vp8(width: int, height: int, bit_rate: int) -> Any:
+    """A libvpx encoder for live pictures (public API only), for receivers without H.264."""
+    codec = av.CodecContext.create("libvpx", "w")
+    codec.width, codec.height = width, height
+    codec.pix_fmt = "yuv420p"
+    codec.bit_rate = bit_rate
+    codec.framerate = fractions.Fraction(FPS, 1)
+    codec.time_base = fractions.Fraction(1, VIDEO_CLOCK)
+    codec.gop_size = GOP_FRAMES
+    codec.thread_count = 1
+    codec.options = {
+        "deadline": "realtime",
+        "cpu-used": "-6",
+        "lag-in-frames": "0",
+        "minrate": str(bit_rate),
+        "maxrate": str(bit_rate),
+        "bufsize": str(round(bit_rate * VBV_SECONDS)),
+        "static-thresh": "1",
+    }
+    return codec
+
+
+def open_opus() -> Any:
+    """Mono, 48 kHz int16, 20 ms to a packet (public API only)."""
+    codec = av.CodecContext.create("libopus", "w")
+    codec.bit_rate = OPUS_BIT_RATE
+    codec.format = "s16"
+    codec.layout = "mono"
+    codec.sample_rate = SAMPLE_RATE
+    codec.time_base = fractions.Fraction(1, SAMPLE_RATE)
+    codec.options = {"application": "voip"}
     return codec
 
 
@@ -149,14 +184,7 @@ class TunedOpusEncoder(OpusEncoder):
 
     def __init__(self) -> None:
         super().__init__()
-        codec = av.CodecContext.create("libopus", "w")
-        codec.bit_rate = OPUS_BIT_RATE
-        codec.format = "s16"
-        codec.layout = "mono"
-        codec.sample_rate = SAMPLE_RATE
-        codec.time_base = fractions.Fraction(1, SAMPLE_RATE)
-        codec.options = {"application": "voip"}
-        self.codec = codec
+        self.codec = open_opus()
 
     def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         assert isinstance(frame, av.AudioFrame)
@@ -259,6 +287,31 @@ def use_low_delay_buffer(receiver: RTCRtpReceiver) -> LowDelayBuffer | None:
     # setattr: mypy does not know the private name
     setattr(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)  # noqa: B010
     return buffer
+
+
+class DiscardingBuffer:
+    """Takes every packet of a receiver and passes none on to its decoder."""
+
+    def add(self, packet: Any) -> tuple[bool, JitterFrame | None]:
+        return False, None
+
+
+def discard_media(receiver: RTCRtpReceiver) -> bool:
+    """Before the connection starts: take what the peer sends without decoding it (a picture that nobody looks at costs
+    most of a core at 1080p). False where the installed version is not known: then it is decoded, and dropped."""
+    if not supported():
+        return False
+    setattr(receiver, "_RTCRtpReceiver__jitter_buffer", DiscardingBuffer())  # noqa: B010
+    return True
+
+
+def on_key_frame_request(sender: RTCRtpSender, wanted: Callable[[], None]) -> bool:
+    """Tell of requests for a key frame (PLI, FIR): aiortc forgets them where the track gives encoded packets. False
+    where the installed version is not known."""
+    if not supported():
+        return False
+    setattr(sender, "_send_keyframe", wanted)  # noqa: B010
+    return True
 
 
 def use_encoder(sender: RTCRtpSender, encoder: H264Encoder | OpusEncoder) -> None:

@@ -179,14 +179,18 @@ class LimitsConfig:
     portrait_pixels: int = 16_000_000
     uploaded_portraits: int = 32
     messages_per_second: int = 20
+    viewers: int = 32
+    viewers_per_address: int = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class SecurityConfig:
     """token: bearer token for every POST, PATCH and DELETE; None leaves the API open (fine on localhost).
-    The environment variable TALKALONG_TOKEN, when set, takes precedence."""
+    viewer_token: one that allows no more than to watch; None: viewers need the token too.
+    The environment variables TALKALONG_TOKEN and TALKALONG_VIEWER_TOKEN, when set, take precedence."""
 
     token: str | None = field(default=None, repr=False)
+    viewer_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

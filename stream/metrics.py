@@ -18,6 +18,7 @@ class Metrics:
         self.ready = Gauge(
             "talkalong_ready", "1 after warm-up while the model is live", registry=self.registry
         )
+        self.viewers = Gauge("talkalong_viewers", "Viewers of sessions now", registry=self.registry)
         self.opened = self._counter("sessions_opened", "Sessions opened, by transport", ["transport"])
         self.refused = self._counter("requests_refused", "Requests refused, by error code", ["code"])
         self.frames = self._counter("frames_sent", "Video frames sent")

@@ -20,7 +20,8 @@ from stream.entry import Entry
 from stream.errors import BadRequestError, ForbiddenError, NotFoundError, UnsupportedMediaError
 from stream.gallery import consent_statement
 from stream.preview import VIEWS
-from stream.routes import check_length, read_body
+from stream.routes import check_length
+from stream.sdp_request import read_text
 from stream.server import Server
 
 router = APIRouter()
@@ -245,7 +246,7 @@ def _previews(draft: Draft) -> dict[str, Any]:
 
 async def _read_json(request: Request, known: tuple[str, ...]) -> dict[str, Any]:
     try:
-        values = json.loads(await read_body(request, MAX_JSON_BYTES))
+        values = json.loads(await read_text(request, MAX_JSON_BYTES))
     except ValueError as error:
         raise BadRequestError("The body is not valid JSON.") from error
     if not isinstance(values, dict):

@@ -24,7 +24,7 @@ from stream.preview import make_preview
 
 logger = logging.getLogger("stream.model_process")
 
-ARRAYS = ("canvas", "matrix", "crop", "alpha")
+ARRAYS = ("canvas", "matrix", "crop", "alpha", "opacity")
 LOWEST_PRIORITY = 19
 
 Want = Literal["portrait", "kept", "upload"]
@@ -54,17 +54,18 @@ def error_code(error: PortraitError) -> str:
 
 def prepare_kept(data: bytes, *, name: str) -> Portrait:
     """The portrait of a file that `prepare_upload` made, the same as then."""
-    pixels = opaque(stored_picture(data))
-    _, square = find_face(np.asarray(pixels))
-    return frame_portrait(pixels, square, name=name, sha256=hashlib.sha256(data).hexdigest())
+    picture = stored_picture(data)
+    _, square = find_face(np.asarray(opaque(picture)))
+    return frame_portrait(picture, square, name=name, sha256=hashlib.sha256(data).hexdigest())
 
 
 def prepare_upload(data: bytes, *, name: str, pipe: Any) -> PreparedUpload:
     """Raises PortraitError. The portrait is made of the file that is kept, so that it is the same after a restart."""
     clean = clean_picture(data)
-    pixels = opaque(stored_picture(clean.data))
+    picture = stored_picture(clean.data)
+    pixels = opaque(picture)
     face, square = find_face(np.asarray(pixels))
-    portrait = frame_portrait(pixels, square, name=name, sha256=clean.sha256)
+    portrait = frame_portrait(picture, square, name=name, sha256=clean.sha256)
     found = find(np.asarray(pixels), face, square, portrait, transparent=clean.has_alpha, frames=clean.frames)
     return PreparedUpload(
         portrait=portrait,
@@ -75,22 +76,30 @@ def prepare_upload(data: bytes, *, name: str, pipe: Any) -> PreparedUpload:
     )
 
 
+def _arrays(portrait: Portrait) -> dict[str, Any]:
+    """Those that there are: most portraits are opaque."""
+    values = {name: getattr(portrait, name) for name in ARRAYS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def write_portrait(portrait: Portrait, file: IO[bytes]) -> None:
     """The portrait's arrays into `file`, which is left at its start."""
-    np.savez(file, **{name: getattr(portrait, name) for name in ARRAYS})
+    np.savez(file, **_arrays(portrait))
     file.seek(0)
 
 
 def read_portrait(descriptor: int, *, name: str, sha256: str) -> Portrait:
     """What `write_portrait` wrote; closes the descriptor."""
     with os.fdopen(descriptor, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return Portrait(name=name, sha256=sha256, **{key: arrays[key] for key in ARRAYS})
+        return Portrait(
+            name=name, sha256=sha256, **{key: arrays[key] for key in ARRAYS if key in arrays.files}
+        )
 
 
 def write_upload(upload: PreparedUpload, file: IO[bytes]) -> dict[str, Any]:
     """Portrait and files into `file`; returns what else `read_upload` needs to know."""
     files = {"file_picture": upload.picture} | {f"file_{view}": data for view, data in upload.images.items()}
-    arrays = {name: getattr(upload.portrait, name) for name in ARRAYS}
+    arrays = _arrays(upload.portrait)
     arrays |= {name: np.frombuffer(data, np.uint8) for name, data in files.items()}
     np.savez(file, **arrays)
     file.seek(0)
@@ -107,7 +116,9 @@ def read_upload(descriptor: int, message: dict[str, Any]) -> PreparedUpload:
     with os.fdopen(descriptor, "rb") as file, np.load(file, allow_pickle=False) as arrays:
         return PreparedUpload(
             portrait=Portrait(
-                name=message["name"], sha256=message["sha256"], **{key: arrays[key] for key in ARRAYS}
+                name=message["name"],
+                sha256=message["sha256"],
+                **{key: arrays[key] for key in ARRAYS if key in arrays.files},
             ),
             picture=arrays["file_picture"].tobytes(),
             media_type=message["media_type"],

@@ -260,6 +260,7 @@ class SessionStats:
     mouth_to_photon_ms: float = 0.0
     budget: dict[str, float] = field(default_factory=dict)  # see LatencyBudget.to_dict
     controls: dict[str, float] = field(default_factory=dict)
+    viewers: int = 0  # who watch it by WHEP
     recording: dict[str, Any] = field(
         default_factory=dict
     )  # id, seconds, bytes, dropped_*; empty: not recorded

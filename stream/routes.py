@@ -21,44 +21,18 @@ from stream.protocol import (
     SessionConfig,
     parse_session_config,
 )
-from stream.server import Server
+from stream.sdp_request import SDP_TYPE, links, read_text
+from stream.sdp_request import address_of as _address
+from stream.sdp_request import content_type as _content_type
+from stream.sdp_request import server_of as _server
+from stream.trickle import FRAGMENT_TYPE as TRICKLE_TYPE
 
 router = APIRouter()
 
 Authorization = Annotated[str | None, Header()]
 
-SDP_TYPE = "application/sdp"
-TRICKLE_TYPE = "application/trickle-ice-sdpfrag"
 MULTIPART_TYPE = "multipart/form-data"
 FORM_OVERHEAD_BYTES = 65_536
-
-
-def _server(request: Request) -> Server:
-    server: Server = request.app.state.server
-    return server
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client is not None else "unknown"
-
-
-async def read_body(request: Request, limit: int) -> str:
-    """The body as text, refused as soon as it is longer than `limit` bytes."""
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > limit:
-            raise TooLargeError(
-                f"The body is longer than the {limit} bytes that are accepted.", code="sdp_too_large"
-            )
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequestError("The body is not text in UTF-8.") from error
 
 
 def check_length(request: Request, limit: int, what: str, *, code: str = "too_large") -> None:
@@ -82,7 +56,7 @@ async def open_session(request: Request, authorization: Authorization = None) ->
     limit = server.config.limits.sdp_bytes
     kind = _content_type(request)
     if kind == SDP_TYPE:
-        offer, options = await read_body(request, limit), _options_from_query(request)
+        offer, options = await read_text(request, limit), options_from_query(dict(request.query_params))
     elif kind == MULTIPART_TYPE:
         check_length(request, limit, "The form")
         async with request.form(max_files=2, max_fields=4, max_part_size=limit) as form:
@@ -94,7 +68,10 @@ async def open_session(request: Request, authorization: Authorization = None) ->
             f"{MULTIPART_TYPE} with the fields sdp and config."
         )
     session, answer = await server.open_session(offer, options, address=_address(request))
-    headers = {"Location": f"/v1/sessions/{session.id}", **server.ice.link_header()}
+    headers = {
+        "Location": f"/v1/sessions/{session.id}",
+        **links(server.ice.link_header().get("Link"), server.watch_links(session)),
+    }
     return Response(answer, status_code=201, media_type=SDP_TYPE, headers=headers)
 
 
@@ -126,12 +103,12 @@ def _options(text: str) -> SessionConfig:
         raise BadRequestError(str(error), code="bad_config") from error
 
 
-def _options_from_query(request: Request) -> SessionConfig:
+def options_from_query(query: dict[str, str]) -> SessionConfig:
     """The configuration of a plain application/sdp request: query parameters."""
     values: dict[str, Any] = {}
     controls: dict[str, float] = {}
     try:
-        for key, text in request.query_params.items():
+        for key, text in query.items():
             if key == "portrait":
                 values[key] = text
             elif key in ("hop_frames", "right_frames", "seed"):
@@ -163,7 +140,7 @@ async def trickle(session_id: str, request: Request, authorization: Authorizatio
     session = server.session(session_id)
     if _content_type(request) != TRICKLE_TYPE:
         raise UnsupportedMediaError(f"Send candidates as {TRICKLE_TYPE}.")
-    await session.add_candidates(await read_body(request, server.config.limits.sdp_bytes))
+    await session.add_candidates(await read_text(request, server.config.limits.sdp_bytes))
     return Response(status_code=204)
 
 

@@ -19,6 +19,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from stream import aiortc_patches
+from stream.audience import Audience
+from stream.broadcast import Broadcasts, new_name
 from stream.config import ServeConfig
 from stream.data_directory import uploads_directory
 from stream.engine import ModelEngine
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 WEB_DIRECTORY = Path(__file__).resolve().parent.parent / "client" / "web"
 BUNDLED_MODEL = "portrait_256"
+WHEP_RELATION = "urn:ietf:params:whep"
 
 
 class Server:
@@ -59,6 +62,8 @@ class Server:
         self.ice = Ice(config)
         self.recordings = RecordingFolder(config.recording)
         self.sessions: dict[str, Session] = {}
+        self.broadcasts = Broadcasts(config)
+        self.audience = Audience(config, self.broadcasts, guard=self.guard, metrics=self.metrics)
         self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
         self._gallery = gallery
         self._on_ready = on_ready
@@ -176,6 +181,7 @@ class Server:
             socket.cancel()
         await asyncio.gather(
             *(session.aclose() for session in list(self.sessions.values())),
+            self.audience.aclose(),
             *self.sockets,
             return_exceptions=True,
         )
@@ -186,14 +192,29 @@ class Server:
 
     # --- sessions ---
 
-    async def open_session(self, offer: str, options: SessionConfig, *, address: str) -> tuple[Session, str]:
-        """A new WebRTC session and the answer to its offer; raises StreamError."""
+    async def open_session(
+        self,
+        offer: str,
+        options: SessionConfig,
+        *,
+        address: str,
+        kind: type[Session] = Session,
+        stream: str | None = None,
+        transport: str = "webrtc",
+    ) -> tuple[Session, str]:
+        """A new WebRTC session and the answer to its offer; raises StreamError.
+
+        kind: the class of the session. stream: the name under which it can be watched; None for a random one.
+        transport: its name in the metrics.
+        """
         self.check_ready()
         offer = self.guard.check_offer(offer)
         entry = self.gallery.get(options.portrait)
+        stream = stream or new_name()
+        self.broadcasts.check_free(stream)
         self.guard.enter(address)
         try:
-            session = Session(
+            session = kind(
                 new_session_id(),
                 config=self.config,
                 engine=self.engine,
@@ -210,13 +231,14 @@ class Server:
             self.guard.leave(address)
             raise
         self.sessions[session.id] = session
+        session.broadcast = self.broadcasts.open(stream, released=session.released, entry=entry)
         self.metrics.sessions.inc()
         try:
             answer = await session.answer(offer)
         except BaseException:
             await session.aclose()
             raise
-        self.metrics.opened.labels(transport="webrtc").inc()
+        self.metrics.opened.labels(transport=transport).inc()
         return session, answer
 
     def session(self, session_id: str) -> Session:
@@ -225,7 +247,15 @@ class Server:
             raise NotFoundError("There is no such session; it may have ended.", code="session_not_found")
         return session
 
+    def watch_links(self, session: Session) -> str | None:
+        """The Link to where a session can be watched."""
+        if session.broadcast is None:
+            return None
+        return f'</whep/{session.broadcast.name}>; rel="{WHEP_RELATION}"'
+
     def _closed(self, session: Session, address: str) -> None:
+        if session.broadcast is not None:
+            self.broadcasts.close(session.broadcast)
         if self.sessions.pop(session.id, None) is not None:
             self.guard.leave(address)
             self.metrics.sessions.dec()
@@ -248,7 +278,10 @@ def create_app(
     from stream.portrait_routes import router as portrait_router
     from stream.recording_routes import router as recording_router
     from stream.routes import router
+    from stream.watch import router as watch_router
     from stream.websocket import router as websocket_router
+    from stream.whep import router as whep_router
+    from stream.whip import router as whip_router
 
     server = Server(config, gallery=gallery, on_ready=on_ready)
 
@@ -268,12 +301,14 @@ def create_app(
             allow_origins=list(config.network.cors_origins),
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "If-Match"],
-            expose_headers=["Location", "Link", "Retry-After"],
+            expose_headers=["Location", "Link", "Retry-After", "ETag", "Accept-Post"],
         )
     app.include_router(router)
     app.include_router(recording_router)
     app.include_router(portrait_router)
     app.include_router(websocket_router)
+    for broadcast_router in (whip_router, whep_router, watch_router):
+        app.include_router(broadcast_router)
     app.add_exception_handler(StreamError, _stream_error)
     app.add_exception_handler(EngineError, _engine_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -291,6 +326,7 @@ async def _stream_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StreamError)
     request.app.state.server.metrics.refused.labels(code=error.code).inc()
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    headers |= error.headers
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_body(error.code, error.message), status_code=error.status, headers=headers)

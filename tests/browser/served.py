@@ -49,13 +49,16 @@ class RunningServer:
         stand_in: bool | None = None,
         settings: str = "",
         environment: dict[str, str] | None = None,
+        port: int | None = None,
     ) -> None:
         if stand_in is None:
             stand_in = not has_trained_model()
         self.model = STAND_IN if stand_in else "portrait_256"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        if port is None:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+        self.port = port
         self.url = f"http://localhost:{port}/"
         config = folder / "serve.yaml"
         config.write_text((f"model: {{factory: {STAND_IN}}}\n" if stand_in else "") + settings)
