@@ -115,12 +115,15 @@ class Server:
         """Frames of hop and of look-ahead that a session opened now would get."""
         options = options or SessionConfig()
         right = self.config.media.right_frames if options.right_frames is None else options.right_frames
-        open_sessions = 0 if self._engine is None else self._engine.open_sessions
-        return self._pace.hop_frames(options.hop_frames, open_sessions=open_sessions), right
+        return self._pace.hop_frames(options.hop_frames, open_sessions=self._open_sessions), right
+
+    @property
+    def _open_sessions(self) -> int:
+        return 0 if self._engine is None else self._engine.open_sessions
 
     def budget(self, options: SessionConfig | None = None) -> LatencyBudget:
         hop, right = self.chunking(options)
-        return self._pace.budget(hop_frames=hop, right_frames=right)
+        return self._pace.budget(hop_frames=hop, right_frames=right, open_sessions=self._open_sessions)
 
     # --- start and stop ---
 
