@@ -19,19 +19,19 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from stream import aiortc_patches
-from stream.audience import Audience
-from stream.broadcast import Broadcasts, new_name
+from stream.broadcasting.audience import Audience
+from stream.broadcasting.broadcast import Broadcasts, new_name
 from stream.config import ServeConfig
 from stream.data_directory import uploads_directory
 from stream.engine import ModelEngine
 from stream.errors import EngineError, NotFoundError, StreamError, UnavailableError
-from stream.gallery import Gallery
 from stream.ice import Ice
 from stream.metrics import Metrics
 from stream.pace import Pace
-from stream.portrait_store import PortraitStore
+from stream.portraits.gallery import Gallery
+from stream.portraits.portrait_store import PortraitStore
 from stream.protocol import LatencyBudget, SessionConfig
-from stream.recording_folder import RecordingFolder
+from stream.recordings.recording_folder import RecordingFolder
 from stream.security import Guard, new_session_id
 from stream.session import Session
 from stream.warm_up import warm_up
@@ -278,13 +278,13 @@ def create_app(
     config: ServeConfig, *, gallery: Gallery | None = None, on_ready: Callable[[Server], None] | None = None
 ) -> FastAPI:
     """The ASGI application; `app.state.server` is the `Server` behind it."""
-    from stream.portrait_routes import router as portrait_router
-    from stream.recording_routes import router as recording_router
+    from stream.broadcasting.watch import router as watch_router
+    from stream.broadcasting.whep import router as whep_router
+    from stream.broadcasting.whip import router as whip_router
+    from stream.portraits.portrait_routes import router as portrait_router
+    from stream.recordings.recording_routes import router as recording_router
     from stream.routes import router
-    from stream.watch import router as watch_router
     from stream.websocket import router as websocket_router
-    from stream.whep import router as whep_router
-    from stream.whip import router as whip_router
 
     server = Server(config, gallery=gallery, on_ready=on_ready)
 

@@ -19,12 +19,11 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError
 
 from stream import aiortc_patches
-from stream.broadcast import Broadcast
+from stream.broadcasting.broadcast import Broadcast
 from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
 from stream.engine_session import EngineFrames
-from stream.entry import Entry
 from stream.errors import BadRequestError
 from stream.figures import Figures, Moment
 from stream.ice import Ice
@@ -33,6 +32,7 @@ from stream.lateness import Lateness
 from stream.metrics import Metrics
 from stream.negotiation import audio_codecs, negotiate, video_codec, video_codecs
 from stream.playout import AudioPlayout, VideoPlayout
+from stream.portraits.entry import Entry
 from stream.protocol import (
     AUDIO_LEAD_S,
     FPS,
@@ -51,10 +51,10 @@ from stream.protocol import (
     pong_message,
     stats_message,
 )
-from stream.recording_folder import RecordingFolder
+from stream.recordings.recording_folder import RecordingFolder
+from stream.recordings.session_recorder import SessionRecorder
 from stream.released import Released
 from stream.security import Guard
-from stream.session_recorder import SessionRecorder
 from stream.trace import Traces
 from stream.tracks import AudioOut, VideoOut
 from stream.trickle import Trickle
