@@ -10,8 +10,8 @@ from typing import Self
 
 from client.errors import RecorderError
 from client.timeline import SAMPLES_PER_FRAME, Moment
-from stream.fragment_file import RecordingError
-from stream.recording_file import Ended, RecordingFile, RecordingLimits
+from stream.recordings.fragment_file import RecordingError
+from stream.recordings.recording_file import Ended, RecordingFile, RecordingLimits
 
 
 class Recorder:

@@ -131,7 +131,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 def opaque(picture: Image.Image) -> Image.Image:
     """RGB; transparency lies on grey, a light one unless the edge of what is to be seen is about as light: who takes
-    the backdrop away again (`stream.matte`) tells the two apart by colour."""
+    the backdrop away again (`stream.portraits.matte`) tells the two apart by colour."""
     if picture.mode != "RGBA":
         return picture
     grey = _backdrop(np.asarray(picture))

@@ -25,7 +25,7 @@ from pipeline.windowing import WindowSpec
 from stream.config import ModelConfig
 from stream.engine_session import EngineListener, EngineSession
 from stream.errors import EngineError, PictureRefusedError
-from stream.preparation import PreparedUpload, Want, read_portrait, read_upload
+from stream.portraits.preparation import PreparedUpload, Want, read_portrait, read_upload
 from stream.protocol import ControlValues
 from stream.wire import Unpacker, pack
 

@@ -29,7 +29,7 @@ from pipeline.state import Controls, StreamState
 from pipeline.windowing import AudioWindow, WindowSpec
 from stream.arena import Arena, ArenaLayout
 from stream.engine_session import StepCost
-from stream.preparation import Preparation
+from stream.portraits.preparation import Preparation
 from stream.schedule import Job, Schedule
 from stream.wire import Unpacker, pack
 

@@ -47,13 +47,19 @@ class Pace:
                 return hop
         return HOPS[-1]
 
-    def budget(self, *, hop_frames: int, right_frames: int) -> LatencyBudget:
-        """The budget of a session with this hop and look-ahead; the step allowance is given or measured."""
+    def budget(self, *, hop_frames: int, right_frames: int, open_sessions: int = 0) -> LatencyBudget:
+        """The budget of a session with this hop and look-ahead; the step allowance is given or measured. A step may
+        have to wait for one of every other session."""
         media = self._media
         allowance_ms = media.step_allowance_ms
         if allowance_ms is None:
             nearest = min(self._p95_ms, key=lambda hop: abs(hop - hop_frames), default=None)
-            measured = media.max_step_allowance_ms if nearest is None else LIVE_FACTOR * self._p95_ms[nearest]
+            if nearest is None:
+                measured = media.max_step_allowance_ms
+            else:
+                measured = LIVE_FACTOR * self._p95_ms[nearest] + open_sessions * self._whole_ms.get(
+                    nearest, 0.0
+                )
             allowance_ms = float(np.clip(measured, media.min_step_allowance_ms, media.max_step_allowance_ms))
         return LatencyBudget(
             hop_ms=1000 * hop_frames / FPS,

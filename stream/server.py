@@ -19,19 +19,19 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from stream import aiortc_patches
-from stream.audience import Audience
-from stream.broadcast import Broadcasts, new_name
+from stream.broadcasting.audience import Audience
+from stream.broadcasting.broadcast import Broadcasts, new_name
 from stream.config import ServeConfig
 from stream.data_directory import uploads_directory
 from stream.engine import ModelEngine
 from stream.errors import EngineError, NotFoundError, StreamError, UnavailableError
-from stream.gallery import Gallery
 from stream.ice import Ice
 from stream.metrics import Metrics
 from stream.pace import Pace
-from stream.portrait_store import PortraitStore
+from stream.portraits.gallery import Gallery
+from stream.portraits.portrait_store import PortraitStore
 from stream.protocol import LatencyBudget, SessionConfig
-from stream.recording_folder import RecordingFolder
+from stream.recordings.recording_folder import RecordingFolder
 from stream.security import Guard, new_session_id
 from stream.session import Session
 from stream.warm_up import warm_up
@@ -115,12 +115,15 @@ class Server:
         """Frames of hop and of look-ahead that a session opened now would get."""
         options = options or SessionConfig()
         right = self.config.media.right_frames if options.right_frames is None else options.right_frames
-        open_sessions = 0 if self._engine is None else self._engine.open_sessions
-        return self._pace.hop_frames(options.hop_frames, open_sessions=open_sessions), right
+        return self._pace.hop_frames(options.hop_frames, open_sessions=self._open_sessions), right
+
+    @property
+    def _open_sessions(self) -> int:
+        return 0 if self._engine is None else self._engine.open_sessions
 
     def budget(self, options: SessionConfig | None = None) -> LatencyBudget:
         hop, right = self.chunking(options)
-        return self._pace.budget(hop_frames=hop, right_frames=right)
+        return self._pace.budget(hop_frames=hop, right_frames=right, open_sessions=self._open_sessions)
 
     # --- start and stop ---
 
@@ -275,13 +278,13 @@ def create_app(
     config: ServeConfig, *, gallery: Gallery | None = None, on_ready: Callable[[Server], None] | None = None
 ) -> FastAPI:
     """The ASGI application; `app.state.server` is the `Server` behind it."""
-    from stream.portrait_routes import router as portrait_router
-    from stream.recording_routes import router as recording_router
+    from stream.broadcasting.watch import router as watch_router
+    from stream.broadcasting.whep import router as whep_router
+    from stream.broadcasting.whip import router as whip_router
+    from stream.portraits.portrait_routes import router as portrait_router
+    from stream.recordings.recording_routes import router as recording_router
     from stream.routes import router
-    from stream.watch import router as watch_router
     from stream.websocket import router as websocket_router
-    from stream.whep import router as whep_router
-    from stream.whip import router as whip_router
 
     server = Server(config, gallery=gallery, on_ready=on_ready)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import av
@@ -19,21 +19,23 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError
 
 from stream import aiortc_patches
-from stream.broadcast import Broadcast
+from stream.broadcasting.broadcast import Broadcast
 from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
 from stream.engine_session import EngineFrames
-from stream.entry import Entry
 from stream.errors import BadRequestError
 from stream.figures import Figures, Moment
 from stream.ice import Ice
 from stream.ingest import Ingest
+from stream.lateness import Lateness
 from stream.metrics import Metrics
 from stream.negotiation import audio_codecs, negotiate, video_codec, video_codecs
 from stream.playout import AudioPlayout, VideoPlayout
+from stream.portraits.entry import Entry
 from stream.protocol import (
     AUDIO_LEAD_S,
+    FPS,
     SAMPLE_RATE,
     ChunkTrace,
     LatencyBudget,
@@ -49,10 +51,10 @@ from stream.protocol import (
     pong_message,
     stats_message,
 )
-from stream.recording_folder import RecordingFolder
+from stream.recordings.recording_folder import RecordingFolder
+from stream.recordings.session_recorder import SessionRecorder
 from stream.released import Released
 from stream.security import Guard
-from stream.session_recorder import SessionRecorder
 from stream.trace import Traces
 from stream.tracks import AudioOut, VideoOut
 from stream.trickle import Trickle
@@ -103,6 +105,7 @@ class Session:
         self._on_closed = on_closed
         self._controls = options.controls
         self._figures = Figures()
+        self._lateness = Lateness()
         self._traces = Traces()
         self._skipped_frames = 0
         self._codec = ""
@@ -310,7 +313,7 @@ class Session:
     def _on_model_pcm(self, pcm: npt.NDArray[np.float32]) -> None:
         for window in self._windower.push(pcm):
             first = self._windower.spec.frames(window.index).start
-            deadline = self._clock.heard(first * SLOT_SAMPLES) + self._budget.playout_delay_ms / 1000
+            deadline = self._clock.heard(first * SLOT_SAMPLES) + self._clock.playout_delay_ms / 1000
             self._traces.window(window.index, first, self._ingest.end, self._clock.now())
             self._line.submit(window, deadline)
 
@@ -322,6 +325,17 @@ class Session:
             self._traces.made(made, self._clock.now())
             self._figures.step(made.cost)
             self._metrics.step_ms.observe(made.cost.step_ms)
+            self._judge_delay(made.first_frame)
+
+    def _judge_delay(self, frame: int) -> None:
+        """A chunk's first frame is here: if frames come late again and again, both tracks shift once."""
+        now = self._clock.now()
+        due = self._clock.heard(frame * SLOT_SAMPLES) + self._clock.playout_delay_ms / 1000
+        if frames := self._lateness.made(now - due, now):
+            self._clock.lengthen(frames)
+            grown_ms = 1000 * frames / FPS
+            self._budget = replace(self._budget, step_allowance_ms=self._budget.step_allowance_ms + grown_ms)
+            logger.warning("session %s: the model is late; the delay grows by %.0f ms", self.id, grown_ms)
 
     def _on_shown(self, frame: int, timestamp: int) -> None:
         self._traces.shown(frame, timestamp, self._clock.now())
@@ -440,6 +454,7 @@ class Session:
             frames_skipped=self._skipped_frames,
             miss_ratio=round(self._figures.miss_ratio(), 4),
             reanchors=self._clock.reanchors,
+            delay_raised_ms=round(1000 * self._lateness.raised_frames / FPS),
             audio_buffer_ms=round(self._audio.buffered_ms, 1),
             video_buffer_ms=round(self._video.buffered_ms, 1),
             windows_queued=self._line.queued,

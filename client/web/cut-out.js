@@ -1,6 +1,6 @@
 // Takes the backdrop of a portrait away, picture by picture, where the portrait was transparent.
 //
-// The matte (stream/matte.py) is two pictures, one above the other. Above: the colour of the head nearest to each place.
+// The matte (stream/portraits/matte.py) is two pictures, one above the other. Above: the colour of the head nearest to each place.
 // Below: red the opacity of the still portrait, green how far to trust it, blue the grey of the backdrop.
 
 const OPAQUE = 255;

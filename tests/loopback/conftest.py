@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from stream.config import LimitsConfig, MediaConfig, ModelConfig, ServeConfig
-from stream.entry import Entry
-from stream.gallery import Gallery
+from stream.portraits.entry import Entry
+from stream.portraits.gallery import Gallery
 from stream.server import Server, create_app
 from tests.streaming.portraits import plain_portrait
 

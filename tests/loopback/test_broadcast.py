@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 
+from stream.broadcasting.shared_encoder import SharedVideo
 from stream.config import LimitsConfig
 from stream.protocol import AUDIO_LEAD_S
-from stream.shared_encoder import SharedVideo
 from tests.loopback.broadcasting import SDP, Source, Watcher, offer_of
 from tests.loopback.conftest import Running, StartServer, quiet_config, start
 from tests.loopback.peer import Peer

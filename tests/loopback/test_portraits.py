@@ -18,9 +18,9 @@ import websockets
 from PIL import Image
 
 from stream.config import LimitsConfig, PortraitsConfig, SecurityConfig, ServeConfig
-from stream.entry import Entry
-from stream.gallery import Gallery
-from stream.portrait_store import PortraitStore
+from stream.portraits.entry import Entry
+from stream.portraits.gallery import Gallery
+from stream.portraits.portrait_store import PortraitStore
 from stream.protocol import SessionConfig
 from stream.server import create_app
 from tests.loopback.conftest import Running, quiet_config, start
@@ -335,7 +335,7 @@ async def test_a_full_disk_is_told_and_can_be_tried_again(
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("stream.picture_files.os.fsync", full)
+            patch.setattr("stream.portraits.picture_files.os.fsync", full)
             answer = await http.post(f"/v1/portraits/{draft}/consent", json=AGREED)
         check(answer, 503, "not_stored", "No space left")
         assert await listed(http) == {}

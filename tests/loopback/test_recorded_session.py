@@ -20,8 +20,8 @@ from client.recorder import Recorder
 from client.timeline import Moment
 from stream.config import RecordingConfig, SecurityConfig, ServeConfig
 from stream.protocol import FPS, SAMPLE_RATE
-from stream.recording_file import SLOT_SAMPLES
-from stream.recording_folder import RecordingFolder
+from stream.recordings.recording_file import SLOT_SAMPLES
+from stream.recordings.recording_folder import RecordingFolder
 from tests.loopback.conftest import Running, StartServer, quiet_config
 from tests.loopback.peer import AMPLITUDE, STEP_S, TONE_HZ, Peer
 from tests.unit.played import Played

@@ -47,3 +47,8 @@ def test_the_allowance_follows_the_step_of_that_chunk_size_within_its_limits() -
 def test_a_given_allowance_is_not_measured() -> None:
     fixed = Pace(MediaConfig(step_allowance_ms=44.0), {1: [14.0]}, {1: [14.0]})
     assert fixed.budget(hop_frames=1, right_frames=2).step_allowance_ms == 44.0
+
+
+def test_a_step_may_have_to_wait_for_the_other_sessions() -> None:
+    alone = SLOW.budget(hop_frames=2, right_frames=2).step_allowance_ms
+    assert SLOW.budget(hop_frames=2, right_frames=2, open_sessions=1).step_allowance_ms == alone + 52.0

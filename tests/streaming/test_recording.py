@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pytest
 
 from stream.clock import SLOT_SAMPLES, PresentationClock
-from stream.fragment_file import RecordingError
 from stream.ingest import Ingest
 from stream.playout import AudioPlayout, VideoPlayout
 from stream.protocol import AUDIO_LEAD_S, FPS, SAMPLE_RATE
-from stream.recording import PICTURES_QUEUED_MS, Recording
-from stream.recording_file import Ended, RecordingFile, RecordingLimits
+from stream.recordings.fragment_file import RecordingError
+from stream.recordings.recording import PICTURES_QUEUED_MS, Recording
+from stream.recordings.recording_file import Ended, RecordingFile, RecordingLimits
 from stream.released import Released
 from stream.tracks import AudioOut, VideoOut
 from tests.unit.played import Played

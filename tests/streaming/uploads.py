@@ -10,10 +10,10 @@ from PIL import Image
 
 from pipeline.picture import PortraitError, clean_picture
 from pipeline.portrait import Portrait
-from stream.consent import Consent, agree
 from stream.errors import PictureRefusedError
-from stream.portrait_store import KeptPortrait
-from stream.preparation import PreparedUpload
+from stream.portraits.consent import Consent, agree
+from stream.portraits.portrait_store import KeptPortrait
+from stream.portraits.preparation import PreparedUpload
 from tests.streaming.portraits import plain_portrait
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from pipeline.portrait import Portrait, prepare_portrait
-from stream.matte import matte, matte_png
-from stream.preparation import read_portrait, write_portrait
+from stream.portraits.matte import matte, matte_png
+from stream.portraits.preparation import read_portrait, write_portrait
 
 
 def cut_out(picture: Path, *, rim: tuple[int, int, int] | None = None) -> bytes:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from stream import portrait_store
-from stream.picture_files import ORPHAN_AGE_S
-from stream.portrait_store import INDEX, KeptPictureError, PortraitStore, StoreError
+from stream.portraits import portrait_store
+from stream.portraits.picture_files import ORPHAN_AGE_S
+from stream.portraits.portrait_store import INDEX, KeptPictureError, PortraitStore, StoreError
 from tests.streaming.uploads import consent, kept, picture
 
 ROOT = Path(__file__).parents[2]
@@ -98,8 +98,8 @@ def test_a_portrait_without_consent_cannot_be_written(tmp_path: Path) -> None:
 CRASH = """
 import os, sys
 from pathlib import Path
-from stream import picture_files, portrait_store
-from stream.portrait_store import PortraitStore
+from stream.portraits import picture_files, portrait_store
+from stream.portraits.portrait_store import PortraitStore
 from tests.streaming.uploads import kept, picture
 
 point, folder = sys.argv[1], Path(sys.argv[2])
@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_neither_row_nor_file(tmp_path: Path, monkeypatch: py
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stream.picture_files.os.fsync", full)
+    monkeypatch.setattr("stream.portraits.picture_files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         store.add(kept(1, picture()), picture(), b"thumb")
     monkeypatch.undo()

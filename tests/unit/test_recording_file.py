@@ -12,9 +12,9 @@ import av
 import numpy as np
 import pytest
 
-from stream.fragment_file import RecordingError, trim
 from stream.protocol import FPS, SAMPLE_RATE
-from stream.recording_file import (
+from stream.recordings.fragment_file import RecordingError, trim
+from stream.recordings.recording_file import (
     SLOT_SAMPLES,
     RecordingFile,
     RecordingLimits,

@@ -171,6 +171,7 @@ def test_windows_of_pieces_equal_windows_of_the_whole() -> None:
         ({"portrait": "grey"}, "face"),
         ({"model": "none_such"}, "no bundled model named 'none_such'"),
         ({"expressiveness": "7"}, "between 0 and 2"),
+        ({"gaze": "-1"}, "between 0 and 2"),
         ({"steps": "0"}, "at least one denoising step"),
         ({"out": "o.avi"}, "ends in .mp4"),
         ({"out": "nowhere/o.mp4"}, "cannot be written"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -279,6 +280,19 @@ def test_an_emptied_ring_shows_in_the_motion(speakers: Speakers, tmp_path: Path)
     assert rows[0]["frechet"] > rows[8]["frechet"] - 1e-6
     assert rows[8]["frechet"] == pytest.approx(0, abs=1e-3)
     assert context.streaming_difference(speakers, 1, 1) < 1e-4
+
+
+def test_a_teacher_is_shown_beside_the_student_and_is_the_reference(
+    speakers: Speakers, tmp_path: Path
+) -> None:
+    speakers.pipe.denoiser.save_pretrained(tmp_path / "teacher")
+    study = few_steps.study(replace(speakers, teacher=tmp_path / "teacher"), tmp_path)
+    assert [(row["actor"], row["steps"]) for row in study.rows] == [
+        ("student", 1), ("student", 2), ("teacher", 1), ("teacher", 2)
+    ]  # fmt: skip
+    assert study.rows[3]["frechet"] == pytest.approx(0, abs=1e-3)
+    assert study.rows[1]["frechet"] == pytest.approx(0, abs=1e-3), "the same weights make the same motion"
+    assert not any("holds no teacher" in note for note in study.notes)
 
 
 def test_a_refused_portrait_is_a_row_of_its_own(

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from aiortc import RTCRtpTransceiver
 
 from stream import aiortc_patches
-from stream.broadcast import Broadcast
+from stream.broadcasting.broadcast import Broadcast
+from stream.broadcasting.shared_encoder import Feed
 from stream.config import ServeConfig
 from stream.errors import UnprocessableError
 from stream.ice import Ice
 from stream.negotiation import Section, audio_codecs, negotiate, sections, video_codec, video_codecs
 from stream.protocol import AUDIO_LEAD_S, SAMPLE_RATE
 from stream.security import Guard
-from stream.shared_encoder import Feed
 from stream.trickle import Trickle, check_fragment
 
 logger = logging.getLogger(__name__)

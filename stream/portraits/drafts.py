@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from stream.preparation import PreparedUpload
+from stream.portraits.preparation import PreparedUpload
 
 LIFETIME_S = 900.0
 MAX_DRAFTS = 8

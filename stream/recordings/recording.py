@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stream.fragment_file import RecordingError
+from stream.recordings.fragment_file import RecordingError
 from stream.protocol import FPS, SAMPLE_RATE
-from stream.recording_file import Ended, RecordingFile
+from stream.recordings.recording_file import Ended, RecordingFile
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import av
 
 from stream.config import RecordingConfig
 from stream.errors import BadRequestError, ForbiddenError, NotFoundError, UnavailableError
-from stream.fragment_file import RecordingError, trim
-from stream.recording_file import AI_GENERATED, Ended, RecordingFile, RecordingLimits
+from stream.recordings.fragment_file import RecordingError, trim
+from stream.recordings.recording_file import AI_GENERATED, Ended, RecordingFile, RecordingLimits
 
 logger = logging.getLogger(__name__)
 

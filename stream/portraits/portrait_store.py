@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from stream.consent import Consent, Means, now
-from stream.picture_files import PictureFiles
+from stream.portraits.consent import Consent, Means, now
+from stream.portraits.picture_files import PictureFiles
 
 logger = logging.getLogger(__name__)
 

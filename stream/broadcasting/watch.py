@@ -7,9 +7,9 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
-from stream.broadcast import check_name
+from stream.broadcasting.broadcast import check_name
 from stream.errors import NotFoundError
-from stream.matte import matte_png
+from stream.portraits.matte import matte_png
 from stream.sdp_request import server_of
 from stream.server import WEB_DIRECTORY
 
@@ -27,7 +27,7 @@ async def page(stream: str) -> Response:
 
 @router.get("/watch/{stream}/matte.png")
 async def stream_matte(stream: str, request: Request) -> Response:
-    """Where the portrait of this stream is transparent (see `stream.matte`); 404 where it is not."""
+    """Where the portrait of this stream is transparent (see `stream.portraits.matte`); 404 where it is not."""
     portrait = server_of(request).broadcasts.get(stream).entry.portrait
     if portrait.opacity is None:
         raise NotFoundError("The portrait of this stream has no transparent background.", code="no_matte")

@@ -16,10 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from stream.bundled import Preparer, load_bundled
-from stream.consent import STATEMENT_VERSION, STATEMENTS, Consent, now, tidy
-from stream.drafts import Draft, Drafts
-from stream.entry import Entry, Unusable, jpeg
 from stream.errors import (
     BadRequestError,
     EngineError,
@@ -28,10 +24,14 @@ from stream.errors import (
     PictureRefusedError,
     UnavailableError,
 )
-from stream.old_uploads import OldUpload, OldUploadError, old_upload_ids, read_old_upload
-from stream.picture_header import check_header
-from stream.portrait_store import KeptPictureError, KeptPortrait, PortraitStore, StoreError
-from stream.preparation import PreparedUpload
+from stream.portraits.bundled import Preparer, load_bundled
+from stream.portraits.consent import STATEMENT_VERSION, STATEMENTS, Consent, now, tidy
+from stream.portraits.drafts import Draft, Drafts
+from stream.portraits.entry import Entry, Unusable, jpeg
+from stream.portraits.old_uploads import OldUpload, OldUploadError, old_upload_ids, read_old_upload
+from stream.portraits.picture_header import check_header
+from stream.portraits.portrait_store import KeptPictureError, KeptPortrait, PortraitStore, StoreError
+from stream.portraits.preparation import PreparedUpload
 
 logger = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from stream.broadcast import Broadcasts
+from stream.broadcasting.broadcast import Broadcasts
+from stream.broadcasting.viewer import Viewer
 from stream.config import ServeConfig
 from stream.errors import UnavailableError
 from stream.metrics import Metrics
 from stream.security import Guard, new_session_id
-from stream.viewer import Viewer
 
 
 class Audience:

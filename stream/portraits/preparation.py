@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.picture import clean_picture, opaque, stored_picture
 from pipeline.portrait import Portrait, PortraitError, find_face, frame_portrait, prepare_portrait
 from pipeline.portrait_findings import find
-from stream.preview import make_preview
+from stream.portraits.preview import make_preview
 
 logger = logging.getLogger("stream.model_process")
 
@@ -37,7 +37,7 @@ class PreparedUpload:
     """A foreign picture made safe, its portrait, and what to show before it may be used.
 
     portrait: its sha256 is that of picture. picture: the file to keep, upright, without metadata, transparency kept.
-    found: `pipeline.portrait_findings.Findings` as JSON. images: WebP files by view, see `stream.preview`.
+    found: `pipeline.portrait_findings.Findings` as JSON. images: WebP files by view, see `stream.portraits.preview`.
     """
 
     portrait: Portrait

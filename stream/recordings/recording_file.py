@@ -24,7 +24,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from stream.fragment_file import FragmentFile
+from stream.recordings.fragment_file import FragmentFile
 from stream.protocol import FPS, SAMPLE_RATE
 
 Picture = npt.NDArray[np.uint8]

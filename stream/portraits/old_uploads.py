@@ -12,8 +12,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from stream.consent import Consent, in_own_words
 from stream.errors import BadRequestError
+from stream.portraits.consent import Consent, in_own_words
 
 PICTURE, CONSENT = ".picture", ".consent.json"
 

@@ -20,7 +20,7 @@ from pipeline.portrait import CROP_PIXELS, Portrait
 from pipeline.state import Controls
 
 VIEWS = ("crop", "mask", "rest", "speaking", "moving")
-SAMPLE_VOICE = Path(__file__).resolve().parent.parent / "client" / "web" / "sample-voice.mp3"
+SAMPLE_VOICE = Path(__file__).resolve().parents[2] / "client" / "web" / "sample-voice.mp3"
 # A pause, three open vowels, a pause: the animation begins and ends with closed lips.
 VOICE_BEGINS_S, VOICE_ENDS_S = 0.32, 1.52
 FPS = 25

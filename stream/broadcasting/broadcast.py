@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from stream.broadcasting.shared_encoder import SharedAudio, SharedVideo
 from stream.config import ServeConfig
-from stream.entry import Entry
 from stream.errors import BadRequestError, ConflictError, NotLiveError, TooManySessionsError, UnavailableError
+from stream.portraits.entry import Entry
 from stream.released import Released
-from stream.shared_encoder import SharedAudio, SharedVideo
 
 logger = logging.getLogger(__name__)
 

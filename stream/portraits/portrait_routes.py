@@ -14,12 +14,12 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile as FormFile
 
-from stream.consent import Means, agree, in_own_words
-from stream.drafts import Draft
-from stream.entry import Entry
 from stream.errors import BadRequestError, ForbiddenError, NotFoundError, UnsupportedMediaError
-from stream.gallery import consent_statement
-from stream.preview import VIEWS
+from stream.portraits.consent import Means, agree, in_own_words
+from stream.portraits.drafts import Draft
+from stream.portraits.entry import Entry
+from stream.portraits.gallery import consent_statement
+from stream.portraits.preview import VIEWS
 from stream.routes import check_length
 from stream.sdp_request import read_text
 from stream.server import Server

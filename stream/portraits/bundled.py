@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.portrait import Portrait
-from stream.entry import Entry
 from stream.errors import PictureRefusedError
+from stream.portraits.entry import Entry
 
 logger = logging.getLogger(__name__)
 

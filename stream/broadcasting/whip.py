@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 
-from stream.broadcast import check_name
+from stream.broadcasting.broadcast import check_name
+from stream.broadcasting.publisher import Publisher
 from stream.errors import NotFoundError
-from stream.publisher import Publisher
 from stream.routes import options_from_query
 from stream.sdp_request import (
     ENDPOINT_METHODS,

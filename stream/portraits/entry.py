@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from pipeline.portrait import Portrait
-from stream.portrait_store import KeptPortrait
+from stream.portraits.portrait_store import KeptPortrait
 
 JPEG_QUALITY = 88
 

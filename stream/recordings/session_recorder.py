@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from stream.errors import NotFoundError, StreamError, UnavailableError
-from stream.fragment_file import RecordingError
+from stream.recordings.fragment_file import RecordingError
 from stream.metrics import Metrics
 from stream.protocol import SetRecording, notice_message, recording_message
-from stream.recording import Recording
-from stream.recording_file import RecordingFile
-from stream.recording_folder import RecordingEntry, RecordingFolder
+from stream.recordings.recording import Recording
+from stream.recordings.recording_file import RecordingFile
+from stream.recordings.recording_folder import RecordingEntry, RecordingFolder
 from stream.released import Released
 
 logger = logging.getLogger(__name__)

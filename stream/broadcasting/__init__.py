@@ -1,0 +1,1 @@
+"""One speaker, many who watch: WHIP in, WHEP out, the viewer page."""

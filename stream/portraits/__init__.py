@@ -1,0 +1,1 @@
+"""Pictures that people bring: looked at, agreed to, kept, shown."""
