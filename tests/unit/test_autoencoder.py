@@ -218,5 +218,6 @@ def test_saved_and_loaded_they_draw_the_same(
         latents(1),
     )
     expected = decode(encoder, decoder, latents(1))
-    assert torch.equal(loaded.grid_BHW2, expected.grid_BHW2)
-    assert torch.equal(loaded.paint_B3HW, expected.paint_B3HW)
+    # Not to the last bit: where weights lie in memory decides the order in which some processors add.
+    torch.testing.assert_close(loaded.grid_BHW2, expected.grid_BHW2, atol=1e-6, rtol=0)
+    torch.testing.assert_close(loaded.paint_B3HW, expected.paint_B3HW, atol=1e-6, rtol=0)
