@@ -140,7 +140,7 @@ class ModelConfig:
     threads: int = 0
     int8: bool = True
     nice: int = 5
-    warm_up_windows: int = 12
+    warm_up_windows: int = 20
     hang_timeout_s: float = 10.0
     start_timeout_s: float = 120.0
     max_restarts_per_minute: int = 6

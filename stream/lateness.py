@@ -14,9 +14,11 @@ import numpy as np
 
 from stream.protocol import FPS
 
-WINDOW_S = 3.0
-FEWEST = 25  # chunks
-TOO_MANY = 0.15
+SETTLING_S = 5.0
+"""At first, while a connection comes up and codecs and browsers warm up, chunks are late that will not be later."""
+WINDOW_S = 8.0
+FEWEST = 90  # chunks
+TOO_MANY = 0.2
 """Share of late chunks from which a longer delay is better: a few late ones are a slow moment, which passes."""
 FULL_S = 0.3
 """No longer than this altogether: a machine that is later still has no time for the session, whatever the delay."""
@@ -27,11 +29,16 @@ class Lateness:
 
     def __init__(self) -> None:
         self._late_s: deque[tuple[float, float]] = deque()  # (when, by how much; negative: in time)
+        self._settled_s: float | None = None
         self.raised_frames = 0
 
     def made(self, late_s: float, at: float) -> int:
         """A chunk's first frame was there `late_s` after it was due. Returns 0, or the frames that the delay is to grow
         by, which are then counted as given."""
+        if self._settled_s is None:
+            self._settled_s = at + SETTLING_S
+        if at < self._settled_s:
+            return 0
         self._late_s.append((at, late_s))
         while at - self._late_s[0][0] > WINDOW_S:
             self._late_s.popleft()

@@ -17,9 +17,9 @@ HOPS = (1, 2)
 BUSIEST = 0.6
 """Share of a chunk's time that the steps of all sessions may take, for chunks of one frame: the rest is for what shares
 the cores with the model, and for slow moments."""
-# A live step shares the cores with codecs, network and often the browser, which a step in warm-up does not. By its p95
-# in warm-up a live step is late once in a hundred times or less.
-LIVE_FACTOR = 1.2
+# A live step shares the cores with codecs, network and often the browser, which a step in warm-up does not; the margin and
+# `stream.lateness` see to the rest.
+LIVE_FACTOR = 1.1
 
 
 class Pace:

@@ -7,9 +7,16 @@ import asyncio
 import pytest
 
 from stream.clock import SLOT_SAMPLES, PresentationClock
-from stream.lateness import FEWEST, FULL_S, Lateness
+from stream.lateness import FEWEST, FULL_S, SETTLING_S, Lateness
 from stream.protocol import FPS, SAMPLE_RATE
 from tests.streaming.virtual_clock import VirtualClock
+
+
+def settled() -> Lateness:
+    """One whose session has gone on for a while, in time."""
+    lateness = Lateness()
+    assert lateness.made(-0.01, -2 * SETTLING_S) == 0
+    return lateness
 
 
 def tell(lateness: Lateness, values_s: list[float], start_s: float = 0.0) -> list[int]:
@@ -17,23 +24,27 @@ def tell(lateness: Lateness, values_s: list[float], start_s: float = 0.0) -> lis
 
 
 def test_a_slow_moment_changes_nothing() -> None:
-    assert not any(tell(Lateness(), ([-0.01] * 40 + [0.05] * 5) * 8))
+    assert not any(tell(settled(), ([-0.01] * 40 + [0.05] * 5) * 8))
 
 
 def test_chunks_that_are_always_a_little_late_cost_one_frame_once() -> None:
-    lateness = Lateness()
+    lateness = settled()
     answers = tell(lateness, [0.012] * (FEWEST + 10))
     assert [answer for answer in answers if answer] == [1]
     assert answers.index(1) == FEWEST - 1
     assert not any(tell(lateness, [0.012 - 1 / FPS] * 200, start_s=10.0))
 
 
+def test_the_first_seconds_are_no_measure() -> None:
+    assert not any(tell(Lateness(), [0.2] * round((SETTLING_S - 0.1) * FPS)))
+
+
 def test_the_delay_grows_by_what_is_missing() -> None:
-    assert max(tell(Lateness(), [0.095] * FEWEST)) == 3
+    assert max(tell(settled(), [0.095] * FEWEST)) == 3
 
 
 def test_it_never_grows_without_end() -> None:
-    lateness = Lateness()
+    lateness = settled()
     assert sum(tell(lateness, [1.0] * 1000)) == lateness.raised_frames == int(FULL_S * FPS)
 
 
