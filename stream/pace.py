@@ -17,8 +17,8 @@ HOPS = (1, 2)
 BUSIEST = 0.6
 """Share of a chunk's time that the steps of all sessions may take, for chunks of one frame: the rest is for what shares
 the cores with the model, and for slow moments."""
-# A live step shares the cores with codecs, network and often the browser, which a step in warm-up does not; the margin and
-# `stream.lateness` see to the rest.
+# A live step shares the cores with codecs, network and often the browser, which a step in warm-up does not; the margin
+# and `stream.lateness` see to the rest.
 LIVE_FACTOR = 1.1
 
 
