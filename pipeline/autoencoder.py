@@ -21,17 +21,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.face_aligner import FaceAligner
+from pipeline.mouth_interior import (
+    CROP_PIXELS,
+    MOUTH_BOTTOM,
+    MOUTH_LEFT,
+    MOUTH_RIGHT,
+    MOUTH_TOP,
+    MouthInterior,
+    mouth_seat,
+)
 
-CROP_PIXELS = 256
 GRID_PIXELS = 128
 BASIS_PIXELS = GRID_PIXELS
 FLOW_UNIT = 0.05
 """Flow (half crop widths) of 1 in the basis, so that flow and opening learn at the same rate."""
 POSE_SIZE = 5
 """Yaw, pitch, roll, shift x, shift y: the last numbers of a motion latent."""
-
-# The window of the crop (rows, columns) in which the mouth is repainted, in crop pixels.
-MOUTH_TOP, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT = 120, 216, 72, 184
 
 
 @dataclass(frozen=True)
@@ -135,16 +140,17 @@ class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.rise128(x128 + _double(self.up128(x64))), x64, x32, x16
 
     def forward(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
-        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, and this portrait's basis of M motions.
+        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, this portrait's basis of M motions, and its jaws' seat.
 
-        The basis is [B,3M+1,128,128]: flow x, flow y and mouth opening of every motion, and the mouth at rest.
+        The seat is `mouth_seat`'s. The basis is [B,3M+1,128,128]: flow x, flow y and mouth opening of every motion, and the mouth at rest.
         """
         pyramid = self.pyramid(crop_B3HW)
         offset = _double(self.aligner(crop_B3HW).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         where = identity_grid(BASIS_PIXELS, pyramid[0]) + offset
         basis = torch.cat([FLOW_UNIT * self.flow_basis, self.opening_basis])
         basis = basis.expand(len(where), -1, -1, -1)
-        return *pyramid, functional.grid_sample(basis, where, padding_mode="border", align_corners=False)
+        basis = functional.grid_sample(basis, where, padding_mode="border", align_corners=False)
+        return *pyramid, basis, mouth_seat(where, crop_B3HW)
 
 
 class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -205,6 +211,7 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.Conv2d(2 * w128 + w64 + 3, 48, 3, 1, 1), nn.SiLU(), nn.Conv2d(48, 48, 3, 1, 3, dilation=3), nn.SiLU(),
             nn.PixelShuffle(2), nn.Conv2d(12, 24, 3, 1, 1), nn.SiLU(), nn.Conv2d(24, 4, 3, 1, 1),
         )  # fmt: skip
+        self.interior = MouthInterior()
         for head in (self.affine, self.flow16, self.flow32, self.flow64, self.flow128):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -217,7 +224,7 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         The basis among the features may be of P portraits with B / P consecutive frames each; the maps are of one
         portrait or of B.
         """
-        f128, f64, f32, f16, basis = features
+        f128, f64, f32, f16, basis, seat = features
         batch = len(z_BD)
         change = z_BD - z_ref_BD
         both = torch.cat([change, z_ref_BD], 1)
@@ -253,8 +260,8 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         mouth = self.mouth(torch.cat([x[:, :, rows, columns], x64, lips, stretch, 0.2 * opening], 1))
         mouth = torch.sigmoid(torch.cat([mouth[:, :1] + _double(opening), mouth[:, 1:]], 1))
         margin = (MOUTH_LEFT, CROP_PIXELS - MOUTH_RIGHT, MOUTH_TOP, CROP_PIXELS - MOUTH_BOTTOM)
-        mouth = functional.pad(mouth, margin)
-        return DecodedFrames(grid, mouth[:, :1], mouth[:, 1:])
+        mask, paint = mouth[:, :1], self.interior(mouth[:, 1:], mouth[:, :1], grid, seat)
+        return DecodedFrames(grid, functional.pad(mask, margin), functional.pad(paint, margin))
 
 
 def _combine(motions_BM: Tensor, basis: Tensor) -> Tensor:
