@@ -140,9 +140,10 @@ class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.rise128(x128 + _double(self.up128(x64))), x64, x32, x16
 
     def forward(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
-        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, this portrait's basis of M motions, and its jaws' seat.
+        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, this portrait's basis of M motions, its jaws' seat.
 
-        The seat is `mouth_seat`'s. The basis is [B,3M+1,128,128]: flow x, flow y and mouth opening of every motion, and the mouth at rest.
+        The basis is [B,3M+1,128,128]: flow x, flow y and mouth opening of every motion, and the mouth at rest.
+        The seat [B,9] is `mouth_seat`'s.
         """
         pyramid = self.pyramid(crop_B3HW)
         offset = _double(self.aligner(crop_B3HW).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -2,7 +2,7 @@
 
 What a closed mouth hides cannot be warped from the portrait, and a network that paints it from scratch paints the
 mean of teeth, tongue and dark. So the decoder carries one picture of the upper and one of the lower jaw, drawn once for
-the average face. The upper one follows the skull (the nose), the lower one the chin, and the lips' mask uncovers
+the average face. The upper one follows the skull (nose and cheeks), the lower one the chin, and the lips' mask uncovers
 them. They are sharp and do not flicker because they only move.
 
 Shapes: B frames of P portraits (B / P consecutive frames each), grid_sample coordinates as in `autoencoder.py`.
@@ -27,6 +27,7 @@ _NOSE, _CHIN = (slice(112, 132), slice(116, 140)), (slice(176, 192), slice(116, 
 _LEFT, _RIGHT = (slice(96, 120), slice(80, 100)), (slice(96, 120), slice(156, 176))
 # Light gets in from the front and is shaded by the upper lip: rows above and below, columns beside a pixel.
 _ABOVE, _BELOW, _BESIDE = 5, 1, 3
+_LEAST_LIGHT = 0.3
 
 _LINE_ROWS = 97
 _LINE_BIAS = 0.0285
@@ -96,11 +97,13 @@ def _repeat_ends(x_BCHW: Tensor, rows: int) -> Tensor:
 class MouthInterior(nn.Module):
     """Lays the jaws over what the decoder painted, in the mouth window of the crop.
 
-    `layers` [2,4,96,128]: colour and opacity of the upper and the lower jaw. Zeros, as at first, draw nothing.
+    `layers` [2,4,60,80]: colour and opacity, 0..1, of the upper and the lower jaw, drawn by `pipeline.training.jaws`.
+    Zeros, as at first, show nothing.
     """
 
-    layers: Tensor
-    window_N3: Tensor
+    window_3N: Tensor
+    centres_42: Tensor
+    anchors_24: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,51 +111,50 @@ class MouthInterior(nn.Module):
         rows = (torch.arange(MOUTH_TOP, MOUTH_BOTTOM) + 0.5) * (2 / CROP_PIXELS) - 1
         columns = (torch.arange(MOUTH_LEFT, MOUTH_RIGHT) + 0.5) * (2 / CROP_PIXELS) - 1
         y, x = torch.meshgrid(rows, columns, indexing="ij")
-        window = torch.stack([x, y, torch.ones_like(x)], -1).flatten(0, 1)
-        self.register_buffer("window_N3", window, persistent=False)
+        self.register_buffer(
+            "window_3N", torch.stack([x, y, torch.ones_like(x)]).flatten(1), persistent=False
+        )
+        centres = torch.tensor([_centre(place) for place in (_NOSE, _CHIN, _LEFT, _RIGHT)])
+        self.register_buffer("centres_42", centres, persistent=False)
+        # As the head turns, teeth move less than the tip of the nose and more than the cheeks.
+        anchors = torch.tensor([[0.5, 0.0, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]])
+        self.register_buffer("anchors_24", anchors, persistent=False)
 
     def forward(self, paint_B3HW: Tensor, mask_B1HW: Tensor, grid_BHW2: Tensor, seat_P9: Tensor) -> Tensor:
         """Paint and mask of the window [B,.,96,112], the frame's sampling grid [B,h,w,2] -> paint with teeth."""
         batch, _, height, width = paint_B3HW.shape
         seat_B9 = seat_P9.repeat_interleave(batch // len(seat_P9), 0)
-        crop_to_layer_B23 = seat_B9[:, :6].view(batch, 2, 3)
-        places_BJ2 = self._jaws(grid_BHW2, crop_to_layer_B23)
-        jaws = functional.grid_sample(
-            self.layers.repeat(batch, 1, 1, 1),
-            places_BJ2.view(2 * batch, height, width, 2),
-            mode="bilinear",
-            padding_mode="zeros",
-            align_corners=False,
-        ).view(batch, 2, 4, height, width)
-        margin = (_BESIDE, _BESIDE, _ABOVE, _BELOW)
-        lit = functional.avg_pool2d(
-            functional.pad(mask_B1HW, margin), (_ABOVE + _BELOW + 1, 2 * _BESIDE + 1), 1
-        )
-        lit = (0.3 + 1.1 * lit).clamp(max=1.0) * seat_B9[:, 6:, None, None]
+        places = self._jaws(grid_BHW2, seat_B9[:, :6].view(batch, 2, 3)) @ self.window_3N
+        places = places.transpose(2, 3).reshape(2 * batch, height, width, 2)
+        jaws = functional.grid_sample(self.layers.repeat(batch, 1, 1, 1), places, align_corners=False)
+        jaws = jaws.view(batch, 2, 4, height, width)
+        around = functional.pad(mask_B1HW, (_BESIDE, _BESIDE, _ABOVE, _BELOW))
+        lit = functional.avg_pool2d(around, (_ABOVE + _BELOW + 1, 2 * _BESIDE + 1), 1)
+        lit = (_LEAST_LIGHT + 1.1 * lit).clamp(max=1.0) * seat_B9[:, 6:, None, None]
         for jaw in (1, 0):  # upper teeth stand before lower ones
             colour, opacity = jaws[:, jaw, :3] * lit, jaws[:, jaw, 3:]
             paint_B3HW = paint_B3HW + opacity * (colour - paint_B3HW)
         return paint_B3HW
 
     def _jaws(self, grid_BHW2: Tensor, crop_to_layer_B23: Tensor) -> Tensor:
-        """Where in its picture each pixel of the window shows the upper and the lower jaw: [B,2,N,2]."""
+        """Maps of the frame to the pictures of the upper and the lower jaw: [B,2,2,3].
+
+        The grid says from where in the portrait nose, chin and cheeks have come; cheeks also tell how the head leans.
+        """
         scale = grid_BHW2.shape[1] / CROP_PIXELS
-
-        def moved(place: tuple[slice, slice]) -> Tensor:
-            rows, columns = (slice(round(s.start * scale), round(s.stop * scale)) for s in place)
-            centre = grid_BHW2.new_tensor(_centre(place))
-            return grid_BHW2[:, rows, columns].mean((1, 2)) - centre
-
-        left, right = _centre(_LEFT), _centre(_RIGHT)
-        turn_B = (moved(_RIGHT) - moved(_LEFT))[:, 1] / (right[0] - left[0])
-        zero = torch.zeros_like(turn_B)
-        turned_B22 = torch.stack([zero, -turn_B, turn_B, zero], 1).view(-1, 2, 2)
-        window_N2 = self.window_N3[:, :2]
-        places = []
-        for place in (_NOSE, _CHIN):
-            offset_N2 = window_N2 - window_N2.new_tensor(_centre(place))
-            source = window_N2 + moved(place)[:, None] + offset_N2 @ turned_B22.transpose(1, 2)
-            places.append(
-                source @ crop_to_layer_B23[:, :, :2].transpose(1, 2) + crop_to_layer_B23[:, None, :, 2]
-            )
-        return torch.stack(places, 1)
+        boxes = [
+            [slice(round(s.start * scale), round(s.stop * scale)) for s in p]
+            for p in (_NOSE, _CHIN, _LEFT, _RIGHT)
+        ]
+        came_B42 = torch.stack([grid_BHW2[:, rows, columns].mean((1, 2)) for rows, columns in boxes], 1)
+        across = self.centres_42[3, 0] - self.centres_42[2, 0]
+        lean_B = (came_B42[:, 3, 1] - came_B42[:, 2, 1]) / across
+        straight = torch.ones_like(lean_B)
+        turn_B122 = torch.stack([straight, -lean_B, lean_B, straight], 1).view(-1, 1, 2, 2)
+        came_B22, centres_22 = self.anchors_24 @ came_B42, self.anchors_24 @ self.centres_42
+        come_B22 = came_B22 - (turn_B122 @ centres_22[:, :, None])[..., 0]
+        turn_B222 = turn_B122.expand(-1, 2, -1, -1)
+        to_crop_B223 = torch.cat([turn_B222, come_B22[..., None]], 3)
+        to_layer_B123 = crop_to_layer_B23[:, None]
+        moved: Tensor = to_layer_B123[..., :2] @ to_crop_B223
+        return moved + functional.pad(to_layer_B123[..., 2:], (2, 0))

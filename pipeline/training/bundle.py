@@ -17,6 +17,8 @@ from pipeline.autoencoder import FrameDecoder, MotionEncoder, PortraitEncoder
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.denoiser import Denoiser
 from pipeline.scheduler import FlowMatchScheduler
+from pipeline.training.jaws import draw_jaws
+from pipeline.training.portrait_fit import FaceGeometry
 
 # How far a motion goes, as a multiple of what the basis learned. An average over faces whose lids and lips do not quite
 # lie on each other moves them half of their way. Chosen so that held-out portraits just close their eyes and open their
@@ -88,6 +90,8 @@ def main() -> None:
     for stem, gain in GAINS.items():
         strengthen(portrait_encoder, frame_decoder, runs / "basis.npz", names, stem, gain)
     decide(portrait_encoder, frame_decoder)
+    jaws = draw_jaws(FaceGeometry.load(arguments.data))
+    frame_decoder.interior.layers.copy_(torch.from_numpy(jaws))
     pipe = AvatarPipeline(
         audio_encoder=load(AudioEncoder, "audio_encoder"),
         denoiser=load(Denoiser, arguments.denoiser),

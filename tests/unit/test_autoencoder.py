@@ -25,6 +25,7 @@ from pipeline.autoencoder import (
     PortraitEncoder,
     identity_grid,
 )
+from pipeline.mouth_interior import SEAT_SIZE
 from pipeline.training.bundle import MASK_OFFSET, MASK_STEEPNESS, decide, strengthen
 
 LATENTS = 6
@@ -78,7 +79,11 @@ def latents(count: int, scale: float = 1.0) -> Tensor:
 def test_one_portrait_drives_a_batch_of_frames(encoder: PortraitEncoder, decoder: FrameDecoder) -> None:
     features = encoder(crops())
     maps = [(1, 8, size, size) for size in (128, 64, 32, 16)]
-    assert [tuple(part.shape) for part in features] == [*maps, (1, 3 * (LATENTS + EXTRA) + 1, 128, 128)]
+    assert [tuple(part.shape) for part in features] == [
+        *maps,
+        (1, 3 * (LATENTS + EXTRA) + 1, 128, 128),
+        (1, SEAT_SIZE),
+    ]
     decoded = decode(encoder, decoder, latents(3))
     assert decoded.grid_BHW2.shape == (3, GRID_PIXELS, GRID_PIXELS, 2)
     assert decoded.mask_B1HW.shape == (3, 1, CROP_PIXELS, CROP_PIXELS)
@@ -148,7 +153,9 @@ def test_frames_of_two_portraits_each_use_their_own_basis(decoder: FrameDecoder)
     maps = [torch.zeros(4, 8, size, size) for size in (128, 64, 32, 16)]
     z = torch.zeros(4, LATENTS)
     z[:, 2] = 1.0
-    grid = fresh(z, 0 * z, (*maps, basis)).grid_BHW2
+    seats = torch.eye(2, 3).flatten().repeat(2, 1)
+    seats = torch.cat([seats, torch.ones(2, 3)], 1)
+    grid = fresh(z, 0 * z, (*maps, basis, seats)).grid_BHW2
     moved = (grid - identity_grid(GRID_PIXELS, grid))[:, 64, 64, 0]
     torch.testing.assert_close(moved.detach(), torch.tensor([0.05, 0.05, -0.05, -0.05]), atol=1e-5, rtol=0)
 
