@@ -27,7 +27,7 @@ _NOSE, _CHIN = (slice(112, 132), slice(116, 140)), (slice(176, 192), slice(116, 
 _LEFT, _RIGHT = (slice(96, 120), slice(80, 100)), (slice(96, 120), slice(156, 176))
 # Light gets in from the front and is shaded by the upper lip: rows above and below, columns beside a pixel.
 _ABOVE, _BELOW, _BESIDE = 5, 1, 3
-_LEAST_LIGHT = 0.3
+_LEAST_LIGHT = 0.12
 
 _LINE_ROWS = 97
 _LINE_BIAS = 0.0285
@@ -123,14 +123,15 @@ class MouthInterior(nn.Module):
     def forward(self, paint_B3HW: Tensor, mask_B1HW: Tensor, grid_BHW2: Tensor, seat_P9: Tensor) -> Tensor:
         """Paint and mask of the window [B,.,96,112], the frame's sampling grid [B,h,w,2] -> paint with teeth."""
         batch, _, height, width = paint_B3HW.shape
-        seat_B9 = seat_P9.repeat_interleave(batch // len(seat_P9), 0)
+        seat_B9 = seat_P9[:, None].expand(-1, batch // len(seat_P9), -1).reshape(batch, SEAT_SIZE)
         places = self._jaws(grid_BHW2, seat_B9[:, :6].view(batch, 2, 3)) @ self.window_3N
         places = places.transpose(2, 3).reshape(2 * batch, height, width, 2)
         jaws = functional.grid_sample(self.layers.repeat(batch, 1, 1, 1), places, align_corners=False)
         jaws = jaws.view(batch, 2, 4, height, width)
         around = functional.pad(mask_B1HW, (_BESIDE, _BESIDE, _ABOVE, _BELOW))
-        lit = functional.avg_pool2d(around, (_ABOVE + _BELOW + 1, 2 * _BESIDE + 1), 1)
-        lit = (_LEAST_LIGHT + 1.1 * lit).clamp(max=1.0) * seat_B9[:, 6:, None, None]
+        lit = functional.avg_pool2d(around, (1, 2 * _BESIDE + 1), 1)
+        lit = functional.avg_pool2d(lit, (_ABOVE + _BELOW + 1, 1), 1)
+        lit = (1.7 * lit - 0.2).clamp(_LEAST_LIGHT, 1.0) * seat_B9[:, 6:, None, None]
         for jaw in (1, 0):  # upper teeth stand before lower ones
             colour, opacity = jaws[:, jaw, :3] * lit, jaws[:, jaw, 3:]
             paint_B3HW = paint_B3HW + opacity * (colour - paint_B3HW)
