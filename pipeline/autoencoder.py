@@ -21,15 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.face_aligner import FaceAligner
-from pipeline.mouth_interior import (
-    CROP_PIXELS,
-    MOUTH_BOTTOM,
-    MOUTH_LEFT,
-    MOUTH_RIGHT,
-    MOUTH_TOP,
-    MouthInterior,
-    mouth_seat,
-)
+from pipeline.mouth_interior import CROP_PIXELS as CROP_PIXELS
+from pipeline.mouth_interior import MOUTH_BOTTOM as MOUTH_BOTTOM
+from pipeline.mouth_interior import MOUTH_LEFT as MOUTH_LEFT
+from pipeline.mouth_interior import MOUTH_RIGHT as MOUTH_RIGHT
+from pipeline.mouth_interior import MOUTH_TOP as MOUTH_TOP
+from pipeline.mouth_interior import MouthInterior, mouth_seat
 
 GRID_PIXELS = 128
 BASIS_PIXELS = GRID_PIXELS
@@ -145,13 +142,19 @@ class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         The basis is [B,3M+1,128,128]: flow x, flow y and mouth opening of every motion, and the mouth at rest.
         The seat [B,9] is `mouth_seat`'s.
         """
-        pyramid = self.pyramid(crop_B3HW)
+        where = self.places(crop_B3HW)
+        return *self.pyramid(crop_B3HW), self.basis_at(where), mouth_seat(where, crop_B3HW)
+
+    def places(self, crop_B3HW: Tensor) -> Tensor:
+        """Where in the average face each place of the crop lies [B,128,128,2], sampling coordinates."""
         offset = _double(self.aligner(crop_B3HW).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        where = identity_grid(BASIS_PIXELS, pyramid[0]) + offset
+        return identity_grid(BASIS_PIXELS, offset) + offset
+
+    def basis_at(self, where_BHW2: Tensor) -> Tensor:
+        """The average face's basis at these places: [B,3M+1,128,128]."""
         basis = torch.cat([FLOW_UNIT * self.flow_basis, self.opening_basis])
-        basis = basis.expand(len(where), -1, -1, -1)
-        basis = functional.grid_sample(basis, where, padding_mode="border", align_corners=False)
-        return *pyramid, basis, mouth_seat(where, crop_B3HW)
+        basis = basis.expand(len(where_BHW2), -1, -1, -1)
+        return functional.grid_sample(basis, where_BHW2, padding_mode="border", align_corners=False)
 
 
 class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]

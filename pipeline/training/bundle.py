@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 
 from pipeline.audio_encoder import AudioEncoder
 from pipeline.autoencoder import FrameDecoder, MotionEncoder, PortraitEncoder
@@ -101,6 +102,13 @@ def main() -> None:
         scheduler=FlowMatchScheduler(num_inference_steps=arguments.steps),
     )
     pipe.to(torch.float16)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with np.load(
+        runs / "basis.npz"
+    ) as basis:  # what the latent means: without it no part can be trained again
+        save_file(
+            {key: basis[key] for key in ("encode", "decode")}, arguments.out / "motion_basis.safetensors"
+        )
     pipe.save_pretrained(arguments.out)
     size = sum(path.stat().st_size for path in arguments.out.rglob("*.safetensors"))
     print(f"{arguments.out}: {size / 1e6:.1f} MB of weights")

@@ -10,6 +10,7 @@ pictures hold colours as under full light; a portrait's own light and the lips' 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import moderngl
@@ -184,9 +185,11 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     pictures = draw_jaws(FaceGeometry.load(arguments.data))
-    pipe = AvatarPipeline.from_pretrained(checkpoint.resolve(arguments.model))
+    source = checkpoint.resolve(arguments.model)
+    pipe = AvatarPipeline.from_pretrained(source)
     pipe.frame_decoder.interior.layers.copy_(torch.from_numpy(pictures))
     pipe.to(torch.float16)
+    shutil.copytree(source, arguments.out, dirs_exist_ok=True)  # portraits, basis and card as well
     pipe.save_pretrained(arguments.out)
     if arguments.picture:
         shown = np.concatenate(list(pictures[:, :3] * pictures[:, 3:]), -1).transpose(1, 2, 0)
