@@ -20,6 +20,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.eyelids import Eyelids
 from pipeline.face_aligner import FaceAligner
 from pipeline.mouth_interior import CROP_PIXELS as CROP_PIXELS
 from pipeline.mouth_interior import MOUTH_BOTTOM as MOUTH_BOTTOM
@@ -137,13 +138,13 @@ class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.rise128(x128 + _double(self.up128(x64))), x64, x32, x16
 
     def forward(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
-        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, this portrait's basis of M motions, its jaws' seat.
+        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, this portrait's basis of M motions, places and seat.
 
         The basis is [B,3M+1,128,128]: flow x, flow y and mouth opening of every motion, and the mouth at rest.
-        The seat [B,9] is `mouth_seat`'s.
+        The places [B,128,128,2] are those in the average face; the seat of the jaws [B,9] is `mouth_seat`'s.
         """
         where = self.places(crop_B3HW)
-        return *self.pyramid(crop_B3HW), self.basis_at(where), mouth_seat(where, crop_B3HW)
+        return *self.pyramid(crop_B3HW), self.basis_at(where), where, mouth_seat(where, crop_B3HW)
 
     def places(self, crop_B3HW: Tensor) -> Tensor:
         """Where in the average face each place of the crop lies [B,128,128,2], sampling coordinates."""
@@ -216,6 +217,7 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.PixelShuffle(2), nn.Conv2d(12, 24, 3, 1, 1), nn.SiLU(), nn.Conv2d(24, 4, 3, 1, 1),
         )  # fmt: skip
         self.interior = MouthInterior()
+        self.upper_lids = Eyelids(latent_size)
         for head in (self.affine, self.flow16, self.flow32, self.flow64, self.flow128):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -228,9 +230,9 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         The basis among the features may be of P portraits with B / P consecutive frames each; the maps are of one
         portrait or of B.
         """
-        f128, f64, f32, f16, basis, seat = features
+        f128, f64, f32, f16, basis, where, seat = features
         batch = len(z_BD)
-        change = z_BD - z_ref_BD
+        change, closed = self.upper_lids.take_out(z_BD - z_ref_BD)
         both = torch.cat([change, z_ref_BD], 1)
         condition = self.condition(both)
         motions_BM = torch.cat([change, self.extra(both)], 1)
@@ -252,7 +254,7 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         # The border of the crop never moves, so the paste-back has no seam.
         edge = ((1 - grid.abs()) / 0.2).clamp(0, 1)
         anchor = (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
-        grid = grid + displacement * anchor
+        grid = self.upper_lids.close(grid + displacement * anchor, closed, where)
 
         # The mouth opens where the moved lips part, so the head that draws it sees the portrait as moved.
         rows, columns = slice(MOUTH_TOP // 2, MOUTH_BOTTOM // 2), slice(MOUTH_LEFT // 2, MOUTH_RIGHT // 2)

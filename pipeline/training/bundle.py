@@ -19,6 +19,7 @@ from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.denoiser import Denoiser
 from pipeline.scheduler import FlowMatchScheduler
 from pipeline.training.jaws import draw_jaws
+from pipeline.training.lids import set_lids
 from pipeline.training.portrait_fit import FaceGeometry
 
 # How far a motion goes, as a multiple of what the basis learned. An average over faces whose lids and lips do not quite
@@ -91,6 +92,10 @@ def main() -> None:
     for stem, gain in GAINS.items():
         strengthen(portrait_encoder, frame_decoder, runs / "basis.npz", names, stem, gain)
     decide(portrait_encoder, frame_decoder)
+    # What the latent means is kept with the model: without it no part could be trained again.
+    with np.load(runs / "basis.npz") as archive:
+        basis = {key: archive[key] for key in ("encode", "decode")}
+    set_lids(frame_decoder, np.load(runs / "portraits.npz")["landmarks"], basis, names)
     jaws = draw_jaws(FaceGeometry.load(arguments.data))
     frame_decoder.interior.layers.copy_(torch.from_numpy(jaws))
     pipe = AvatarPipeline(
