@@ -17,9 +17,9 @@ from torch.nn import functional
 CURVE_POINTS = 128
 EYE_ROWS, EYE_COLUMNS = slice(34, 66), slice(32, 96)
 """The part of the sampling grid (128 x 128) in which lids are moved."""
-_STILL, _FULL = 0.04, 0.86
+_STILL, _FULL = 0.04, 0.8
 """Amounts of blink that move nothing, and that close the eye: a blink of the denoiser reaches 0.9."""
-_LASHES, _OVERLAP = 0.036, 0.006
+_LASHES, _OVERLAP = 0.036, 0.014
 """Height of the lashes above the upper lid's edge, and how far they reach beyond the lower lid, half crop widths."""
 _STEP = 2 / 128
 """Of the sampling grid."""
