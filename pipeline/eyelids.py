@@ -17,9 +17,9 @@ from torch.nn import functional
 CURVE_POINTS = 128
 EYE_ROWS, EYE_COLUMNS = slice(34, 66), slice(32, 96)
 """The part of the sampling grid (128 x 128) in which lids are moved."""
-_STILL, _FULL = 0.04, 0.8
+STILL, FULL = 0.04, 0.8
 """Amounts of blink that move nothing, and that close the eye: a blink of the denoiser reaches 0.9."""
-_LASHES, _OVERLAP = 0.036, 0.014
+_LASHES, OVERLAP = 0.036, 0.014
 """Height of the lashes above the upper lid's edge, and how far they reach beyond the lower lid, half crop widths."""
 _STEP = 2 / 128
 """Of the sampling grid."""
@@ -46,7 +46,7 @@ class Eyelids(nn.Module):
     def take_out(self, change_BD: Tensor) -> tuple[Tensor, Tensor]:
         """The change of the latent without its blink, and how far the lids are closed [B], 0..1."""
         blink_B = change_BD @ self.read_D
-        closed_B = ((blink_B - _STILL) / (_FULL - _STILL)).clamp(0, 1)
+        closed_B = ((blink_B - STILL) / (FULL - STILL)).clamp(0, 1)
         return change_BD - blink_B[:, None] * self.write_D, closed_B
 
     def close(self, grid_BHW2: Tensor, closed_B: Tensor, where_PHW2: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Eyelids(nn.Module):
         fold, upper, lower = lids.unbind(1)
         opening = lower - upper
         lashes = upper - _LASHES * (opening / _LASHES).clamp(max=1)
-        drop = closed_B.view(-1, 1, 1) * (opening + _OVERLAP * (opening / _LASHES).clamp(max=1))
+        drop = closed_B.view(-1, 1, 1) * (opening + OVERLAP * (opening / _LASHES).clamp(max=1))
         # From above: skin is stretched, the lashes move as they are, and cover the eye.
         skin = fold + (y - fold) * (lashes - fold) / (lashes + drop - fold).clamp(min=1e-4)
         lid = torch.where(y < lashes + drop, skin, y - drop)
