@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
+WHIP_WHEP := 1.2.0
 
-.PHONY: demo test lint format bench browser clean
+.PHONY: demo test lint format bench browser relay sound whip-whep clean
 
 demo: $(VENV)/.serve
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: $(VENV)/.test browser
+test: $(VENV)/.test browser relay sound whip-whep
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -21,17 +22,39 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# In Chromium, too, once `make browser` was run; about two minutes.
 bench: $(VENV)/.serve
-	$(BIN)/talkalong benchmark --out runs/benchmark.json
+	$(BIN)/talkalong bench --out runs/bench.json
 
-# Chromium for the browser tests: the system's package for root on Debian, else Playwright's own; without either
-# those tests are skipped by name.
+# Programs of the system for some tests, installed for root on Debian; without them those tests are skipped by name.
+# $(call install,packages)
+define install
+{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); }
+endef
+
+# Chromium: the system's package, else Playwright's own.
 browser: $(VENV)/.test
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
-	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(call install,chromium) \
 	|| $(BIN)/playwright install chromium \
 	|| echo "No Chromium could be installed: the browser tests will be skipped."
+
+# A WHIP and WHEP client that is not ours, for the tests (npm, MIT).
+whip-whep:
+	@[ -f build/npm/node_modules/whip-whep/whip.js ] \
+	|| npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/npm whip-whep@$(WHIP_WHEP) \
+	|| echo "No npm, or it could not install whip-whep: the tests with it will be skipped."
+
+# coturn, and what makes network namespaces, for the tests of relays and NAT.
+relay:
+	@{ command -v turnserver && command -v ip && command -v nft; } >/dev/null || $(call install,coturn iproute2 nftables) \
+	|| echo "coturn, iproute2 or nftables could not be installed: the tests of relays and NAT will be skipped."
+
+# PulseAudio, for the tests of virtual microphones.
+sound:
+	@command -v pulseaudio >/dev/null \
+	|| $(call install,libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins) \
+	|| echo "No PulseAudio could be installed: the tests of virtual microphones will be skipped."
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

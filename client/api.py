@@ -43,11 +43,16 @@ class ServerApi:
         await self._http.aclose()
 
     async def describe(self) -> dict[str, Any]:
-        """GET /v1/server: version, model, ice_servers, default_portrait, budget, limits."""
+        """GET /v1/server: version, model, ice_servers (new credentials each time, with a valid token),
+        ice_transport_policy, default_portrait, budget, limits."""
         return dict((await self._ask("GET", "/v1/server")).json())
 
     async def portraits(self) -> list[dict[str, Any]]:
         return list((await self._ask("GET", "/v1/portraits")).json()["portraits"])
+
+    async def picture(self, portrait: str) -> bytes:
+        """The whole picture of a portrait, as a JPEG or PNG file."""
+        return (await self._ask("GET", f"/v1/portraits/{portrait}/picture")).content
 
     async def upload(self, picture: Path, *, consent: str, name: str | None = None) -> dict[str, Any]:
         """Uploads a photograph; `consent` states who agreed to it being animated."""

@@ -11,10 +11,13 @@ from importlib import metadata
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("stream.serve", "run the server and the page"),
     "talk": ("client.talk", "talk through a server with this machine's microphone and speaker"),
+    "camera": ("client.camera", "appear in video calls: a virtual camera and a virtual microphone"),
     "render": ("pipeline.render", "make a video file from a portrait and a sound file"),
-    "devices": ("client.devices", "list microphones and speakers"),
+    "devices": ("client.devices", "list microphones, speakers and virtual cameras"),
     "latency": ("client.latency.command", "measure mouth to photon, of this or another server"),
     "load": ("client.latency.load", "find out how many sessions a server carries"),
+    "bench": ("client.latency.bench", "measure model, media and mouth to photon, as one JSON"),
+    "doctor": ("client.doctor.command", "say what works here and what to do about the rest"),
     "benchmark": ("pipeline.benchmark", "measure how fast the model runs here"),
     "evaluate": ("pipeline.evaluation.command", "measure how good a model is, with pictures"),
 }

@@ -18,6 +18,15 @@ from stream.protocol import SAMPLE_RATE
 logger = logging.getLogger(__name__)
 
 BLOCK_SAMPLES = SAMPLE_RATE // 50
+VIRTUAL_NAMES = (
+    "blackhole",
+    "vb-audio",
+    "vb-cable",
+    "cable input",
+    "cable output",
+    "loopback",
+    "voicemeeter",
+)
 
 
 def sound() -> ModuleType:
@@ -58,6 +67,21 @@ def open_loudspeaker(device: int | str | None = None) -> Any:
     return _open("OutputStream", "loudspeaker", device, latency="low")
 
 
+def open_output(fill: Callable[[int, float], npt.NDArray[np.int16]], device: int | str | None = None) -> Any:
+    """Starts a 48 kHz mono output that asks for its sound: `fill(samples, delay_s)` gives int16 [samples] on
+    PortAudio's thread; the first is heard `delay_s` later (0 where the system does not say). Returns the stream."""
+
+    def callback(block: npt.NDArray[np.int16], samples: int, when: Any, status: Any) -> None:
+        if status:
+            logger.debug("output: %s", status)
+        block[:, 0] = fill(samples, when.outputBufferDacTime - when.currentTime)
+
+    return _open("OutputStream", "speaker", device, callback=callback, latency=0.04, blocksize=480)
+
+
+INSTEAD = {"microphone": "--audio FILE", "loudspeaker": "--mute", "speaker": "--no-microphone"}
+
+
 def _open(kind: str, word: str, device: int | str | None, **options: Any) -> Any:
     module = sound()
     try:
@@ -67,16 +91,15 @@ def _open(kind: str, word: str, device: int | str | None, **options: Any) -> Any
         stream.start()
     except (module.PortAudioError, ValueError) as error:
         wanted = f'"{device}"' if device is not None else "by default"
-        instead = "--audio FILE" if word == "microphone" else "--mute"
         raise DeviceError(
             f"No {word} could be opened ({wanted}: {error}). `talkalong devices` lists what there is; choose "
-            f"one with --{word} or use {instead}."
+            f"one with --{word} or use {INSTEAD[word]}."
         ) from error
     return stream
 
 
 def listing() -> str:
-    """All devices, the defaults marked by >, as lines."""
+    """PortAudio's devices, the defaults marked by > and virtual ones by name, as lines."""
     module = sound()
     devices = list(module.query_devices())
     if not devices:
@@ -94,20 +117,34 @@ def listing() -> str:
         found = [item for item in devices if item[channels] > 0]
         for item in found:
             mark = ">" if item["index"] == default else " "
-            lines.append(f" {mark} {item['index']:3d}  {item['name']}  ({item[channels]} channels)")
+            virtual = "  virtual" if is_virtual(str(item["name"])) else ""
+            lines.append(f" {mark} {item['index']:3d}  {item['name']}  ({item[channels]} channels){virtual}")
         if not found:
             lines.append("   none")
     return "\n".join(lines)
 
 
+def is_virtual(name: str) -> bool:
+    """Whether this is the name of a known virtual sound cable."""
+    return any(word in name.lower() for word in VIRTUAL_NAMES)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "List the microphones and loudspeakers that `talkalong talk` can use."
+    parser.description = (
+        "List microphones, loudspeakers and virtual cameras. > marks what `talkalong talk` and `talkalong camera` "
+        "use if nothing else is asked for."
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        print(listing())
-    except DeviceError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    from client import virtual_devices
+
+    status = 0
+    for part in (listing, virtual_devices.sound_server_listing, virtual_devices.camera_listing):
+        try:
+            if lines := part():
+                print(lines)
+        except DeviceError as error:
+            print(error, file=sys.stderr)
+            status = status or int(part is listing and not virtual_devices.has_sound_server())
+    return status

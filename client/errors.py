@@ -4,7 +4,8 @@ ClientError
 ├── ServerUnreachableError   nothing answers at the URL
 ├── ServerRefusedError       the server answered no (status, code, retry_after_s)
 ├── ConnectionLostError      sound and picture stopped, or never came
-└── DeviceError              no PortAudio, no microphone, no loudspeaker
+├── DeviceError              no PortAudio, no microphone, no loudspeaker
+└── RecorderError            a recording that cannot begin
 """
 
 from __future__ import annotations
@@ -38,4 +39,8 @@ class ConnectionLostError(ClientError):
 
 
 class DeviceError(ClientError):
+    pass
+
+
+class RecorderError(ClientError):
     pass

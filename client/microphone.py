@@ -60,6 +60,14 @@ class MicrophoneTrack(MediaStreamTrack):
     def waiting_samples(self) -> int:
         return len(self._pcm)
 
+    @property
+    def level_samples(self) -> float:
+        """What waits, counted as if it left evenly and not in packets."""
+        if self._start_s is None:
+            return len(self._pcm)
+        until_s = self._start_s + self._position / SAMPLE_RATE - time.monotonic()
+        return len(self._pcm) + until_s * SAMPLE_RATE
+
     async def push(self, pcm: npt.NDArray[np.generic]) -> None:
         samples = as_pcm16(pcm)
         for start in range(0, len(samples), PACKET_SAMPLES):

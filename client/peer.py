@@ -30,10 +30,12 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
 from client.api import ServerApi
 from client.errors import ClientError, ConnectionLostError
 from client.microphone import MicrophoneTrack
+from client.relay import find_relay_problem
 from client.timeline import Moment, Timeline
 from stream.protocol import DATA_CHANNEL_LABEL, ControlValues, SessionConfig, controls_message
 
@@ -49,6 +51,8 @@ class AvatarClient:
     was not asked for. One reader at a time.
 
     portrait: an id of the server's gallery, or None for its default. transport: see `ServerApi`.
+    relay_only: send and receive through the server's TURN relay only, for strict networks; also what the server asks
+    its clients to do, if it does.
     """
 
     def __init__(
@@ -59,7 +63,10 @@ class AvatarClient:
         config: SessionConfig | None = None,
         token: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        relay_only: bool = False,
     ) -> None:
+        self._relay_only = relay_only
+        self._ice_servers: list[dict[str, Any]] = []
         self.config = config or SessionConfig(portrait=portrait)
         self.stats: dict[str, Any] = {}
         self.notices: list[str] = []
@@ -87,6 +94,11 @@ class AvatarClient:
     ) -> None:
         await self.aclose()
 
+    @property
+    def level_samples(self) -> float:
+        """What was offered and is not on its way yet, counted as if it left evenly and not in packets."""
+        return self._microphone.level_samples
+
     async def push(self, pcm: npt.NDArray[np.generic]) -> None:
         """pcm: int16 or float32 [N], 48 kHz mono. Returns once it is on its way, at the speed of speech."""
         await self._microphone.push(pcm)
@@ -98,6 +110,11 @@ class AvatarClient:
     def set_controls(self, controls: ControlValues) -> None:
         if self._channel is not None and self._channel.readyState == "open":
             self._channel.send(controls_message(controls))
+
+    def set_recording(self, on: bool, *, title: str = "") -> None:
+        """Asks the server to record this session, or to stop; `notices` tells how that went."""
+        if self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(json.dumps({"type": "recording", "on": on, "title": title}))
 
     async def __aiter__(self) -> AsyncIterator[Moment]:
         while True:
@@ -133,8 +150,8 @@ class AvatarClient:
 
     async def _connect(self) -> None:
         about = await self._api.describe()
-        servers = [RTCIceServer(**server) for server in about.get("ice_servers", [])]
-        connection = self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._ice_servers = list(about.get("ice_servers", []))
+        connection = self._connection = RTCPeerConnection(self._configuration(about))
         connected = asyncio.Event()
 
         @connection.on("connectionstatechange")
@@ -159,15 +176,35 @@ class AvatarClient:
         # H.264 costs the server an eighth of VP8; the order has to be set before the offer.
         picture.setCodecPreferences(sorted(codecs, key=lambda codec: codec.mimeType.lower() != "video/h264"))
         await connection.setLocalDescription(await connection.createOffer())
+        if "a=candidate:" not in connection.localDescription.sdp:
+            raise await self._blocked()
         answer, self._place = await self._api.open_session(connection.localDescription.sdp, self.config)
         await connection.setRemoteDescription(RTCSessionDescription(sdp=answer, type="answer"))
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await connected.wait()
         except TimeoutError:
-            raise _blocked() from None
+            raise await self._blocked() from None
         if connection.connectionState != "connected":
-            raise _blocked()
+            raise await self._blocked()
+
+    def _configuration(self, about: dict[str, Any]) -> RTCConfiguration:
+        relay = self._relay_only or about.get("ice_transport_policy") == "relay"
+        return RTCConfiguration(
+            iceServers=[RTCIceServer(**server) for server in self._ice_servers],
+            iceTransportPolicy=RTCIceTransportPolicy.RELAY if relay else RTCIceTransportPolicy.ALL,
+        )
+
+    async def _blocked(self) -> ConnectionLostError:
+        """Why there is no way, as far as it can be found out."""
+        relays = [server for server in self._ice_servers if str(server.get("urls", "")).startswith("turn")]
+        problem = await find_relay_problem(relays)
+        if problem:
+            return ConnectionLostError(
+                "The server answers over HTTP, but sound and picture do not get through, also not by its relay. "
+                + problem
+            )
+        return _blocked(relayed=bool(relays))
 
     async def _read_audio(self, track: MediaStreamTrack) -> None:
         position = 0
@@ -230,8 +267,13 @@ async def _frames(track: MediaStreamTrack) -> AsyncIterator[Any]:
             return
 
 
-def _blocked() -> ConnectionLostError:
+def _blocked(*, relayed: bool) -> ConnectionLostError:
+    advice = (
+        "ask the operator to run `talkalong doctor` on the server: its relay answers here."
+        if relayed
+        else "ask the operator for a TURN relay."
+    )
     return ConnectionLostError(
         "The server answers over HTTP, but sound and picture do not get through. A firewall or a VPN "
-        "probably blocks UDP; try another network, or ask the operator for a TURN relay."
+        f"probably blocks UDP; try another network, or {advice}"
     )

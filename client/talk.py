@@ -39,6 +39,8 @@ class TalkOptions:
     portrait: str | None = None
     audio: Path | None = None
     record: Path | None = None
+    record_minutes: float | None = None
+    record_megabytes: float | None = None
     mute: bool = False
     seconds: float | None = None
     token: str | None = None
@@ -56,7 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--portrait", metavar="ID|FILE", help="a portrait of the server, or a photograph to upload")
     add("--consent", metavar="TEXT", help="for a photograph: who agreed to it being animated")
     add("--audio", type=Path, metavar="FILE", help="speak this file instead of the microphone")
-    add("--record", type=Path, metavar="O.mp4", help="write picture and sound")
+    add("--record", type=Path, metavar="O.mp4", help="write picture and sound into a new file")
+    add(
+        "--record-minutes",
+        type=_amount,
+        metavar="M",
+        help="end the recording after so long; the talk goes on",
+    )
+    add("--record-megabytes", type=_amount, metavar="MB", help="end the recording at this size")
     add("--seconds", type=float, metavar="S", help="stop after so long (default: Ctrl-C, or the file's end)")
     add("--mute", action="store_true", help="play nothing: a loudspeaker may feed back into the microphone")
     add("--microphone", type=parse_device, metavar="DEVICE", help="number or name, see `talkalong devices`")
@@ -64,6 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--expressiveness", type=float, default=1.0, metavar="X", help="0..2, default 1")
     add("--head-motion", type=float, default=1.0, metavar="X", help="0..2, default 1")
     add("--token", metavar="T", help="the server's bearer token, if it asks for one")
+
+
+def _amount(text: str) -> float:
+    """More than nothing."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,7 +111,7 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
     )
     async with contextlib.AsyncExitStack() as stack:
         speaker = None if options.mute else await stack.enter_async_context(Speaker(options.loudspeaker))
-        recorder = stack.enter_context(Recorder(options.record)) if options.record else None
+        recorder = stack.enter_context(_recorder(options, options.record)) if options.record else None
         avatar = AvatarClient(options.server, config=config, token=options.token)
         await stack.enter_async_context(avatar)
         if options.audio is None:
@@ -118,6 +135,15 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
             for task in (consumer, producer):
                 task.cancel()
             await asyncio.gather(consumer, producer, return_exceptions=True)
+
+
+def _recorder(options: TalkOptions, path: Path) -> Recorder:
+    return Recorder(
+        path,
+        max_minutes=options.record_minutes,
+        max_megabytes=options.record_megabytes,
+        portrait=Path(options.portrait).stem if options.portrait else "",
+    )
 
 
 async def find_portrait(options: TalkOptions) -> str | None:
@@ -161,7 +187,7 @@ async def _produce(avatar: AvatarClient, options: TalkOptions, stop: asyncio.Eve
 async def _consume(
     avatar: AvatarClient, speaker: Speaker | None, recorder: Recorder | None, show: Callable[[str], None]
 ) -> int:
-    frames = 0
+    frames = told = 0
     moment: Moment
     async for moment in avatar:
         frames += 1
@@ -169,6 +195,12 @@ async def _consume(
             speaker.play(moment.pcm)
         if recorder is not None:
             await asyncio.to_thread(recorder.write, moment)
+            if recorder.ended is not None:
+                show(f"\n{recorder.ended.message} The talk goes on.\n")
+                recorder = None
+        for notice in avatar.notices[told:]:
+            show(f"\nThe server says: {notice}\n")
+        told = len(avatar.notices)
         if frames % FPS == 0:
             show(f"\r{status_line(frames, avatar.stats)}")
     show("\n")

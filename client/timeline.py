@@ -3,7 +3,7 @@
 An aiortc receiver counts each track's time from that track's own first frame, so the two clocks have to be
 set against each other. The server releases sound a fixed time before the picture of its media time: the
 earliest arrivals of both, less what aiortc's own buffers hold back, give the shift between them. It is refined as
-earlier arrivals come in: a busy start may have delayed all of the first ones.
+earlier arrivals come in: a busy start may have delayed all of the first ones. Nothing else changes it, for hours.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from client.arrivals import Arrivals
 from stream.protocol import AUDIO_LEAD_S, FPS, SAMPLE_RATE
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
@@ -21,7 +22,6 @@ VIDEO_HELD_S = 0.04  # and its video buffer for the next frame's first packet
 CALIBRATION_FRAMES = 15
 MAX_AUDIO_WAIT_FRAMES = 10
 RESYNC_SAMPLES = SAMPLE_RATE // 100  # sound jumps only for an error that could be noticed
-LEAK = 1e-3  # of the time passed: old arrivals lose their say, so that drifting clocks are followed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,8 +44,7 @@ class Timeline:
 
     def __init__(self, *, audio_held_s: float = AUDIO_HELD_S, video_held_s: float = VIDEO_HELD_S) -> None:
         self._held_s = audio_held_s - video_held_s - AUDIO_LEAD_S
-        self._audio_offset_s = np.inf
-        self._video_offset_s = np.inf
+        self._arrivals = Arrivals()
         self._shift: int | None = None  # audio sample at which picture 0 begins
         self._pictures: dict[int, npt.NDArray[np.uint8]] = {}
         self._pcm = np.zeros(0, np.int16)
@@ -57,8 +56,7 @@ class Timeline:
 
     def add_audio(self, start_sample: int, pcm: npt.NDArray[np.int16], *, arrival_s: float) -> None:
         """pcm: int16 [N] at 48 kHz; a gap since the last call (lost packets) becomes silence."""
-        offset_s = arrival_s - start_sample / SAMPLE_RATE
-        self._audio_offset_s = min(self._audio_offset_s + LEAK * len(pcm) / SAMPLE_RATE, offset_s)
+        self._arrivals.sound(start_sample / SAMPLE_RATE, arrival_s)
         end = self._pcm_start + len(self._pcm)
         if start_sample < end:
             pcm = pcm[end - start_sample :]
@@ -71,15 +69,15 @@ class Timeline:
         self._pictures[index] = picture
         self._newest = max(self._newest, index)
         self._received_frames += 1
-        self._video_offset_s = min(self._video_offset_s + LEAK / FPS, arrival_s - time_s)
+        self._arrivals.picture(time_s, arrival_s)
 
     def pop(self) -> list[Moment]:
         """The moments that are complete, in order."""
-        if self._received_frames < CALIBRATION_FRAMES or not np.isfinite(self._audio_offset_s):
+        difference_s = self._arrivals.difference_s
+        if self._received_frames < CALIBRATION_FRAMES or difference_s is None:
             return []
         # A packet of sound leaves the server AUDIO_LEAD_S before its first sample is due, a picture when it is due.
-        shift_s = self._video_offset_s - self._audio_offset_s + self._held_s
-        shift = round(shift_s * SAMPLE_RATE)
+        shift = round((difference_s + self._held_s) * SAMPLE_RATE)
         if self._shift is None:
             self._next = min(self._pictures)
         if self._shift is None or abs(shift - self._shift) > RESYNC_SAMPLES:

@@ -8,6 +8,7 @@ the speech of frames t - 2 to t; who reads it two frames late has 80 ms of look-
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -35,6 +36,17 @@ def mel_filters(bands: int, fft: int, top_hz: float) -> Tensor:
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     return torch.minimum(rising, falling).clamp_min(0) * (2 / (edges[2:] - edges[:-2]))[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What the encoder keeps of a stream, so that only new sound has to be computed: the end of every layer's input.
+
+    pcm_BN: the last samples. steps: what each layer has seen last, [B, T, C], the log-mel bands first.
+    """
+
+    pcm_BN: Tensor
+    steps: tuple[Tensor, ...]
 
 
 def extend_back(x_BTC: Tensor, steps: int) -> Tensor:
@@ -121,21 +133,46 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 f"multiple of {SAMPLES_PER_FRAME} samples (40 ms)."
             )
         frames = pcm_BN.shape[1] // SAMPLES_PER_FRAME
-        # One frame of silence in front: each layer below repeats its first step backwards, which then stands
-        # for endless silence, as silence gives the same activation at every step.
-        mel = self.log_mel(functional.pad(pcm_BN, (SAMPLES_PER_FRAME + _FFT - _HOP, 0)))
-        steps = extend_back(mel, 2).unfold(1, 4, 2)  # four windows, every 20 ms
         wanted = frames if last_frames is None else min(last_frames, frames)
-        needed_25hz, entered = _needed(self.at_25hz, wanted, steps.shape[1] // 2)
-        needed_50hz, entered = _needed(self.at_50hz, 2 * entered, steps.shape[1])
-        x = functional.gelu(self.enter(steps[:, -entered:].flatten(2)))
-        for block, count in zip(self.at_50hz, needed_50hz, strict=True):
-            x = block(x, count)
-        x = self.down(x.unflatten(1, (-1, 2)).flatten(2))
-        for block, count in zip(self.at_25hz, needed_25hz, strict=True):
-            x = block(x, count)
-        features: Tensor = self.leave(x)
+        features, _ = self._encode(functional.pad(pcm_BN, (SAMPLES_PER_FRAME + _FFT - _HOP, 0)), wanted)
         return features
+
+    def hear(self, pcm_BN: Tensor, frames: int, heard: Heard | None) -> tuple[Tensor, Heard]:
+        """The last `frames` features [B, frames, F] of a stream, and what to keep for the next call.
+
+        pcm_BN: if `heard` is None the stream's end with at least its left context, else the samples that are new
+        since then: they give exactly N / 640 features more, and those must be `frames`.
+        """
+        if heard is None:
+            return self._encode(functional.pad(pcm_BN, (SAMPLES_PER_FRAME + _FFT - _HOP, 0)), frames)
+        return self._encode(torch.cat([heard.pcm_BN, pcm_BN], 1), frames, heard.steps)
+
+    def _encode(self, pcm_BN: Tensor, frames: int, past: tuple[Tensor, ...] = ()) -> tuple[Tensor, Heard]:
+        """The last `frames` features. past: every layer's input before these samples; without it they begin with a
+        frame of silence: each layer repeats its first step backwards, which then stands for endless silence, as
+        silence gives the same activation at every step."""
+        mel = self.log_mel(pcm_BN)
+        mel = torch.cat([past[0], mel], 1) if past else extend_back(mel, 2)
+        steps = mel.unfold(1, 4, 2)  # four windows, every 20 ms
+        if past:
+            counts = [2 * frames] * len(self.at_50hz) + [frames] * len(self.at_25hz)
+            entered = 2 * frames
+        else:
+            counts_25hz, entered = _needed(self.at_25hz, frames, steps.shape[1] // 2)
+            counts_50hz, entered = _needed(self.at_50hz, 2 * entered, steps.shape[1])
+            counts = counts_50hz + counts_25hz
+        x = functional.gelu(self.enter(steps[:, -entered:].flatten(2)))
+        kept = [mel[:, -2:]]
+        for index, block in enumerate([*self.at_50hz, *self.at_25hz]):
+            if index == len(self.at_50hz):
+                x = self.down(x.unflatten(1, (-1, 2)).flatten(2))
+            if past:
+                x = torch.cat([past[1 + index], x], 1)
+            left = cast(CausalBlock, block).left
+            kept.append(extend_back(x, left)[:, -left:])
+            x = block(x, counts[index])
+        features: Tensor = self.leave(x)
+        return features, Heard(pcm_BN[:, -(_FFT - _HOP) :], tuple(kept))
 
 
 def _needed(blocks: nn.ModuleList, wanted: int, available: int) -> tuple[list[int], int]:

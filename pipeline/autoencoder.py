@@ -13,6 +13,7 @@ photographed, if its mouth is closed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -87,13 +88,24 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, x_BCHW: Tensor, condition_BE: Tensor | None = None) -> Tensor:
-        h = self.norm(x_BCHW)
-        if self.film is not None and condition_BE is not None:
-            scale, shift = self.film(condition_BE)[:, :, None, None].chunk(2, 1)
-            h = h * (1 + scale) + shift
-        h = functional.silu(self.first(functional.silu(h)))
-        out: Tensor = x_BCHW + self.second(h)
+        live = not torch.is_grad_enabled()  # then nobody needs what is overwritten
+        h = functional.silu(self._normalised(x_BCHW, condition_BE), inplace=live)
+        h = functional.silu(self.first(h), inplace=live)
+        out: Tensor = self.second(h).add_(x_BCHW) if live else x_BCHW + self.second(h)
         return out
+
+    def _normalised(self, x_BCHW: Tensor, condition_BE: Tensor | None) -> Tensor:
+        if self.film is None or condition_BE is None:
+            return cast(Tensor, self.norm(x_BCHW))
+        scale_BC, shift_BC = self.film(condition_BE).chunk(2, 1)
+        if len(x_BCHW) > 1:
+            h = self.norm(x_BCHW)
+            return cast(Tensor, h * (1 + scale_BC[:, :, None, None]) + shift_BC[:, :, None, None])
+        # One frame: scale and shift go into the normalisation's own, which saves two passes over the map.
+        norm, gain = self.norm, 1 + scale_BC[0]
+        return functional.group_norm(
+            x_BCHW, norm.num_groups, norm.weight * gain, norm.bias * gain + shift_BC[0], norm.eps
+        )
 
 
 class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]

@@ -34,7 +34,7 @@ from pipeline.portrait import Portrait
 from pipeline.sampler import denoise_motion, frame_noise, remember
 from pipeline.scheduler import FlowMatchScheduler
 from pipeline.shown_motion import ShownMotion
-from pipeline.state import ChunkMotion, Controls, FrameChunk, Memory, StreamState
+from pipeline.state import ChunkMotion, Controls, FrameChunk, Memory, Speech, StreamState
 from pipeline.windowing import AudioWindow, WindowSpec
 
 COMPONENTS: dict[str, type[Any]] = {
@@ -168,14 +168,13 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             )
         state = self.remember(state)
         started = time.perf_counter()
-        pcm_1N = torch.from_numpy(np.ascontiguousarray(window.pcm))[None].to(self.device)
-        features_1TF = self.audio_encoder(pcm_1N, LEFT_SLOTS + spec.hop_frames + spec.right_frames)
+        speech = self._hear(state, window)
         heard = time.perf_counter()
 
         frames = spec.frames(window.index)
-        lids_1T = torch.from_numpy(lids_closed(state.seed, frames))[None].to(features_1TF)
+        lids_1T = torch.from_numpy(lids_closed(state.seed, frames))[None].to(speech.features_1TF)
         style = [[state.controls.expressiveness, state.controls.head_motion]]
-        audio_1TC = self.denoiser.embed_audio(features_1TF, spec.right_frames, lids_1T)
+        audio_1TC = self.denoiser.embed_audio(speech.features_1TF, spec.right_frames, lids_1T)
         session_1C = self.denoiser.embed_session(state.z_ref_1D, state.z_ref_1D.new_tensor(style))
         z_1TD = denoise_motion(
             self.denoiser,
@@ -186,11 +185,21 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             noise_BTD=frame_noise(state.seed, frames, self.denoiser.latent_size)[None].to(state.z_ref_1D),
             num_inference_steps=num_inference_steps,
         )
-        shown_1TD, shown = state.shown.then(z_1TD)
+        shown_1TD, shown = state.shown.then(z_1TD, spec.right_frames)
         timings_ms = {"features": 1000 * (heard - started), "denoise": 1000 * (time.perf_counter() - heard)}
         memory = Memory(z_1TD, audio_1TC, session_1C)
-        state = replace(state, memory=memory, shown=shown, chunk_index=state.chunk_index + 1)
+        state = replace(state, memory=memory, speech=speech, shown=shown, chunk_index=state.chunk_index + 1)
         return state, ChunkMotion(frames.start, shown_1TD[0], timings_ms)
+
+    def _hear(self, state: StreamState, window: AudioWindow) -> Speech:
+        """The speech features of this window; only what is new in it is computed, where the last one was heard."""
+        spec, past = state.window, state.speech
+        pcm_1N = torch.from_numpy(np.ascontiguousarray(window.pcm))[None].to(self.device)
+        wanted = LEFT_SLOTS + spec.hop_frames + spec.right_frames
+        if past is None:
+            return Speech(*self.audio_encoder.hear(pcm_1N, wanted, None))
+        new_1TF, heard = self.audio_encoder.hear(pcm_1N[:, -spec.hop_samples :], spec.hop_frames, past.heard)
+        return Speech(torch.cat([past.features_1TF, new_1TF], 1)[:, -wanted:], heard)
 
     @torch.inference_mode()
     def remember(self, state: StreamState) -> StreamState:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,3 +121,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m pipeline.checkpoint MODEL`: checks the files; prints the model's digest, or what is wrong."""
+    try:
+        folder = resolve(arguments[0] if arguments else "portrait_256")
+        verify(folder)
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(model_sha256(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ before rotation and rotated by their place in the ring, so positions never grow.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -36,6 +37,11 @@ class KVRing:
     def frames(self) -> int:
         return self.keys.shape[3]
 
+    @cached_property
+    def placed(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys rotated by their places 0 .. N - 1, and values: what attention reads, the same in every step."""
+        return rotate(self.keys, rotation(self.frames, self.keys.shape[4]).to(self.keys)), self.values
+
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> KVRing:
         """A new ring with [L, B, H, T, E] added and the oldest frames beyond the capacity left out."""
         drop = max(0, self.frames + keys.shape[3] - self.capacity)
@@ -47,16 +53,16 @@ class KVRing:
 
 
 def rotation(frames: int, channels: int, theta: float = 1000.0) -> torch.Tensor:
-    """Rotary cosines and sines [2, frames, channels / 2] for the places 0 .. frames - 1."""
+    """Rotary cosines and signed sines [2, frames, channels] for the places 0 .. frames - 1 (arXiv 2104.09864)."""
     frequency = theta ** (-torch.arange(0, channels, 2, dtype=torch.float32) / channels)
     angle = torch.arange(frames, dtype=torch.float32)[:, None] * frequency[None]
-    return torch.stack([angle.cos(), angle.sin()])
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)])
 
 
-def rotate(x_BHTE: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    first, second = x_BHTE.chunk(2, dim=-1)
-    cos, sin = table[0], table[1]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+def rotate(x_HTE: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """[..., T, E] with the first and second half of each E turned against each other by [2, T, E]."""
+    return torch.addcmul(x_HTE * table[0], x_HTE.roll(x_HTE.shape[-1] // 2, -1), table[1])
 
 
 def own_chunk_mask(frames: int, hop_frames: int) -> torch.Tensor:
@@ -90,27 +96,31 @@ class Block(nn.Module):
     def forward(
         self,
         h_BTC: torch.Tensor,
-        modulation_BT6C: torch.Tensor,
+        modulation_6BTC: torch.Tensor,
         past: tuple[torch.Tensor, torch.Tensor] | None,
-        query_table: torch.Tensor,
-        key_table: torch.Tensor,
+        table: torch.Tensor,
         mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """New h, and the unrotated keys and values [B, H, T, E] of these frames."""
-        batch, frames, channels = h_BTC.shape
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation_BT6C + self.modulation).unbind(-2)
+        """New h, and the unrotated keys and values [B, H, T, E] of these frames.
 
-        x = functional.layer_norm(h_BTC, (channels,)) * (1 + scale_a) + shift_a
+        modulation_6BTC: shift, scale (around 1) and gate of attention and MLP. past: rotated keys, and values.
+        table: `rotation` of these frames' places.
+        """
+        batch, frames, channels = h_BTC.shape
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation_6BTC.unbind(0)
+
+        x = torch.addcmul(shift_a, functional.layer_norm(h_BTC, (channels,)), scale_a)
         q, k, v = self.qkv(x).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k = self.query_norm(q), self.key_norm(k)
-        all_k, all_v = (k, v) if past is None else (torch.cat([past[0], k], 2), torch.cat([past[1], v], 2))
-        attended = functional.scaled_dot_product_attention(
-            rotate(q, query_table), rotate(all_k, key_table), all_v, attn_mask=mask
-        )
-        h_BTC = h_BTC + gate_a * self.out(attended.transpose(1, 2).reshape(batch, frames, channels))
+        all_k, all_v = rotate(k, table), v
+        if past is not None:
+            all_k, all_v = torch.cat([past[0], all_k], 2), torch.cat([past[1], all_v], 2)
+        attended = functional.scaled_dot_product_attention(rotate(q, table), all_k, all_v, attn_mask=mask)
+        attended = self.out(attended.transpose(1, 2).reshape(batch, frames, channels))
+        h_BTC = torch.addcmul(h_BTC, gate_a, attended)
 
-        x = functional.layer_norm(h_BTC, (channels,)) * (1 + scale_m) + shift_m
-        h_BTC = h_BTC + gate_m * self.down(functional.gelu(self.up(x), approximate="tanh"))
+        x = torch.addcmul(shift_m, functional.layer_norm(h_BTC, (channels,)), scale_m)
+        h_BTC = torch.addcmul(h_BTC, gate_m, self.down(functional.gelu(self.up(x), approximate="tanh")))
         return h_BTC, k, v
 
 
@@ -159,6 +169,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.out_modulation = nn.Linear(channels, 2 * channels)
         self.latent_out = nn.Linear(channels, latent_size)
         self.register_buffer("sigma_frequencies", torch.logspace(0, 2, 32), persistent=False)
+        self.register_buffer("unscaled", torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]), persistent=False)
         self.register_buffer("latent_mean", torch.zeros(latent_size))
         self.register_buffer("latent_scale", torch.ones(latent_size))
         nn.init.zeros_(self.lids_in.weight)
@@ -229,8 +240,9 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         sigma_BT may be [B, 1] or [1, 1]. Frames see each other and all frames of the ring.
         """
         past_frames = 0 if ring is None else ring.frames
-        table = self._rotation(past_frames + x_BTD.shape[1], x_BTD)
-        return self._run(x_BTD, sigma_BT, audio_BTC, session_BC, ring, table[:, past_frames:], table, None)
+        table = self._rotation(past_frames + x_BTD.shape[1], x_BTD)[:, past_frames:]
+        past = None if ring is None else ring.placed
+        return self._run(x_BTD, sigma_BT, audio_BTC, session_BC, past, table, None)
 
     def encode_sequence(
         self, clean_BTD: torch.Tensor, audio_BTC: torch.Tensor, session_BC: torch.Tensor, hop_frames: int
@@ -240,7 +252,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         table = self._rotation(frames, clean_BTD)
         mask = own_chunk_mask(frames, hop_frames).to(clean_BTD.device)
         sigma = clean_BTD.new_full((1, 1), CLEAN)
-        _, keys, values = self._run(clean_BTD, sigma, audio_BTC, session_BC, None, table, table, mask)
+        _, keys, values = self._run(clean_BTD, sigma, audio_BTC, session_BC, None, table, mask)
         return KVRing(keys=keys, values=values, capacity=frames)
 
     def predict_sequence(
@@ -257,9 +269,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         table = self._rotation(frames, x_BTD)
         past = context_mask(frames, hop_frames, self.context_frames)
         mask = torch.cat([past, own_chunk_mask(frames, hop_frames)], 1).to(x_BTD.device)
-        x0, _, _ = self._run(
-            x_BTD, sigma_BT, audio_BTC, session_BC, context, table, table.repeat(1, 2, 1), mask
-        )
+        x0, _, _ = self._run(x_BTD, sigma_BT, audio_BTC, session_BC, context.placed, table, mask)
         return x0
 
     def _rotation(self, frames: int, like: torch.Tensor) -> torch.Tensor:
@@ -271,20 +281,21 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         sigma_BT: torch.Tensor,
         audio_BTC: torch.Tensor,
         session_BC: torch.Tensor,
-        past: KVRing | None,
-        query_table: torch.Tensor,
-        key_table: torch.Tensor,
+        past: tuple[torch.Tensor, torch.Tensor] | None,
+        table: torch.Tensor,
         mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         angle = sigma_BT[..., None] * self.sigma_frequencies
         level = self.sigma_in(torch.cat([angle.cos(), angle.sin()], dim=-1))
         condition = functional.silu(level + session_BC[:, None])
-        modulation = self.modulation(condition).unflatten(-1, (6, self.channels))
+        modulation_6BTC = self.modulation(condition).unflatten(-1, (6, self.channels)).permute(2, 0, 1, 3)
+        own_L6C = torch.stack([cast(Block, block).modulation for block in self.blocks])
+        modulation_L6BTC = modulation_6BTC + (own_L6C + self.unscaled[:, None])[:, :, None, None]
         h = self.latent_in(x_BTD) + audio_BTC
         keys, values = [], []
         for layer, block in enumerate(self.blocks):
-            before = None if past is None else (past.keys[layer], past.values[layer])
-            h, k, v = block(h, modulation, before, query_table, key_table, mask)
+            before = None if past is None else (past[0][layer], past[1][layer])
+            h, k, v = block(h, modulation_L6BTC[layer], before, table, mask)
             keys.append(k)
             values.append(v)
         shift, scale = self.out_modulation(condition).chunk(2, dim=-1)

@@ -40,6 +40,11 @@ class Face:
         """Width of the box."""
         return float(self.size[0])
 
+    def scaled(self, factor: float) -> Face:
+        """The same face in a picture resized by `factor`."""
+        centre, size, points = self.centre * factor, self.size * factor, self.points * factor
+        return Face(score=self.score, centre=centre, size=size, points=points)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Square:

@@ -7,7 +7,6 @@ chin c of the face, its middle is 0.42 f + 0.58 c and its side 1.75 |f - c|, upr
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -15,14 +14,37 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from pipeline.face_detector import Face, FaceDetector, Square
+from pipeline.picture import (
+    MAX_FILE_BYTES,
+    NotAnImageError,
+    PictureTooLargeError,
+    PortraitError,
+    opaque,
+    opened,
+    too_many_bytes,
+    upright,
+)
+
+__all__ = [
+    "CROP_PIXELS",
+    "MAX_FILE_BYTES",
+    "FaceTooSmallError",
+    "NoFaceError",
+    "NotAnImageError",
+    "PictureTooLargeError",
+    "Portrait",
+    "PortraitError",
+    "SeveralFacesError",
+    "find_face",
+    "frame_portrait",
+    "prepare_portrait",
+    "rough_square",
+]
 
 CROP_PIXELS = 256
-MAX_FILE_BYTES = 8 * 2**20
-MAX_PICTURE_PIXELS = 16_000_000
-FORMATS = ("JPEG", "PNG", "WEBP")
 MIN_FACE_PIXELS = 72
 """Least height of a face, forehead to chin, in the picture as given."""
 
@@ -39,18 +61,6 @@ _SEARCH_PIXELS = 1024
 # portraits.
 _ROUGH_CENTRE, _ROUGH_EYES_MOUTH, _ROUGH_EYE_DISTANCE = 0.60, 1.74, 2.52
 _FACE_SHARE = 1 / 1.75
-
-
-class PortraitError(ValueError):
-    """A picture that cannot become a portrait; the message says why and what to do."""
-
-
-class NotAnImageError(PortraitError):
-    """Not a picture, a broken one, or one of a kind that is not taken."""
-
-
-class PictureTooLargeError(PortraitError):
-    """More bytes or pixels than are taken."""
 
 
 class NoFaceError(PortraitError):
@@ -71,8 +81,9 @@ class Portrait:
 
     `canvas` [H,W,3] u8: the output picture, even sides. `matrix` [2,3] f64: canvas pixel (x, y, 1) to crop
     pixel, whole numbers being pixel centres. `crop` [256,256,3] u8. `alpha` [H,W] f32: how freely a pixel may
-    move, 1 inside the crop, falling to 0 at its border and at the canvas's. `sha256` of the file, or of the
-    pixels if there was none.
+    move, 1 inside the crop, falling to 0 at its border and at the canvas's. `opacity` [H,W] u8: of the picture
+    as given, where parts of it are transparent: there the canvas shows one shade of grey. `sha256` of the file,
+    or of the pixels if there was none.
     """
 
     name: str
@@ -81,6 +92,7 @@ class Portrait:
     crop: NDArray[np.uint8]
     alpha: NDArray[np.float32]
     sha256: str
+    opacity: NDArray[np.uint8] | None = None
 
 
 def prepare_portrait(
@@ -97,10 +109,22 @@ def prepare_portrait(
         PortraitError: one of its subclasses, with a sentence for the person who gave the picture.
     """
     picture, sha256 = _read(image)
-    square = _find_square(np.asarray(picture))
+    _, square = find_face(np.asarray(opaque(picture)))
+    return frame_portrait(picture, square, name=name, sha256=sha256, max_side=max_side)
+
+
+def frame_portrait(
+    picture: Image.Image, square: Square, *, name: str, sha256: str, max_side: int = 512
+) -> Portrait:
+    """The portrait of the face in `square` of an upright RGB or RGBA picture; see `prepare_portrait`."""
+    opacity = picture.getchannel("A") if picture.mode == "RGBA" else None
+    picture = opaque(picture)
     left, top, right, bottom, scale = _frame(picture, square, max_side)
     size = (round((right - left) * scale), round((bottom - top) * scale))
-    canvas = picture.resize(size, Image.Resampling.LANCZOS, box=(left, top, right, bottom))
+    box = (left, top, right, bottom)
+    canvas = picture.resize(size, Image.Resampling.LANCZOS, box=box)
+    if opacity is not None:
+        opacity = opacity.resize(size, Image.Resampling.LANCZOS, box=box)
     # The crop's edges lie on pixel edges of the canvas, so that paste-back is a plain resize.
     side, first_x, first_y = (
         round(length * scale) for length in (square.side, square.left - left, square.top - top)
@@ -120,6 +144,7 @@ def prepare_portrait(
         crop=_crop(picture, square),
         alpha=_alpha(size, matrix),
         sha256=sha256,
+        opacity=None if opacity is None else np.array(opacity),
     )
 
 
@@ -133,9 +158,9 @@ def rough_square(face: Face) -> Square:
 
 
 def _read(image: bytes | Path | NDArray[np.uint8] | Image.Image) -> tuple[Image.Image, str]:
-    """An upright RGB picture without metadata, and the SHA-256 of what was given."""
+    """An upright RGB or RGBA picture without metadata, and the SHA-256 of what was given."""
     if isinstance(image, Image.Image):
-        picture = _upright(image)
+        picture = upright(image)
         return picture, hashlib.sha256(picture.tobytes()).hexdigest()
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -143,59 +168,15 @@ def _read(image: bytes | Path | NDArray[np.uint8] | Image.Image) -> tuple[Image.
                 f"The array is {image.dtype} {list(image.shape)}; "
                 "give RGB pixels as uint8 [height, width, 3]."
             )
-        return _upright(Image.fromarray(image)), hashlib.sha256(image.tobytes()).hexdigest()
+        return upright(Image.fromarray(image)), hashlib.sha256(image.tobytes()).hexdigest()
     if isinstance(image, Path):
         if not image.is_file():
             raise NotAnImageError(f"There is no file {image}; check the path of the portrait.")
         if image.stat().st_size > MAX_FILE_BYTES:
-            raise _too_many_bytes(image.stat().st_size)
+            raise too_many_bytes(image.stat().st_size)
         image = image.read_bytes()
-    return _decode(image), hashlib.sha256(image).hexdigest()
-
-
-def _decode(data: bytes) -> Image.Image:
-    if len(data) > MAX_FILE_BYTES:
-        raise _too_many_bytes(len(data))
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            return _upright(opened)
-    except UnidentifiedImageError as error:
-        raise NotAnImageError(
-            "This file is not a picture we can read; use a JPEG, PNG or WebP file."
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureTooLargeError(
-            "The picture has far too many pixels; "
-            f"make it smaller than {MAX_PICTURE_PIXELS // 10**6} megapixels."
-        ) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, PortraitError):
-            raise
-        raise NotAnImageError(
-            "The picture is damaged or incomplete; save it again or use another one."
-        ) from error
-
-
-def _upright(opened: Image.Image) -> Image.Image:
-    """Checks the header's size, then decodes, turns as EXIF says, and puts transparency onto light grey."""
-    width, height = opened.size
-    if width * height > MAX_PICTURE_PIXELS:
-        raise PictureTooLargeError(
-            f"The picture has {width} x {height} pixels; make it smaller than "
-            f"{MAX_PICTURE_PIXELS // 10**6} megapixels (for example 4000 x 4000)."
-        )
-    picture = ImageOps.exif_transpose(opened)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (208, 208, 208, 255)), picture)
-    return Image.fromarray(np.asarray(picture.convert("RGB")))
-
-
-def _too_many_bytes(count: int) -> PictureTooLargeError:
-    return PictureTooLargeError(
-        f"The file has {count / 2**20:.1f} MB; at most {MAX_FILE_BYTES // 2**20} MB are taken. "
-        "Save it smaller, or with more compression."
-    )
+    with opened(image) as file:
+        return upright(file), hashlib.sha256(image).hexdigest()
 
 
 class _FaceFinder:
@@ -218,8 +199,8 @@ def _finder() -> _FaceFinder:
     return _FaceFinder()
 
 
-def _find_square(picture: NDArray[np.uint8]) -> Square:
-    """The canonical square of the only large face in `picture` [H,W,3]."""
+def find_face(picture: NDArray[np.uint8]) -> tuple[Face, Square]:
+    """The only large face in `picture` [H,W,3], and its canonical square; raises PortraitError."""
     shrink = min(1.0, _SEARCH_PIXELS / max(picture.shape[:2]))
     small = Image.fromarray(picture)
     if shrink < 1:
@@ -241,14 +222,15 @@ def _find_square(picture: NDArray[np.uint8]) -> Square:
             f"There are {1 + len(rivals)} faces of similar size in the picture; "
             "use one with a single person, or cut the others off."
         )
-    square = _finder().refiner.refine(picture, rough_square(largest).scaled(1 / shrink))
+    largest = largest.scaled(1 / shrink)
+    square = _finder().refiner.refine(picture, rough_square(largest))
     face_pixels = square.side * _FACE_SHARE
     if face_pixels < MIN_FACE_PIXELS:
         raise FaceTooSmallError(
             f"The face is only {face_pixels:.0f} pixels high; "
             f"use a larger or closer picture, in which it has at least {MIN_FACE_PIXELS} pixels."
         )
-    return square
+    return largest, square
 
 
 def _frame(picture: Image.Image, square: Square, max_side: int) -> tuple[float, float, float, float, float]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pipeline import quantization
 from pipeline.autoencoder import CROP_PIXELS
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.portrait import Portrait
@@ -25,12 +26,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """device: `auto`, `cpu` or `cuda`. threads: of torch, 0 leaves them. compile: torch.compile, on a GPU."""
+    """device: `auto`, `cpu` or `cuda`. threads: of torch, 0 leaves them. compile: torch.compile, on a GPU.
+    int8: on a CPU, weights of one byte where reading them is what takes the time."""
 
     device: str = "auto"
     dtype: str = "float32"
     threads: int = 0
     compile: bool = False
+    int8: bool = True
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
@@ -64,7 +67,11 @@ def prepare(pipe: AvatarPipeline, config: RuntimeConfig) -> AvatarPipeline:
             pipe.frame_decoder.to(DTYPES[config.dtype])
         if config.compile:
             pipe.frame_decoder.compile(mode="reduce-overhead")
-    elif config.dtype != "float32" or config.compile:
+        return pipe
+    if config.int8 and device.type == "cpu" and quantization.supported():
+        for part in (pipe.audio_encoder, pipe.denoiser):
+            quantization.use_bytes(part)
+    if config.dtype != "float32" or config.compile:
         logger.info("On a CPU the model runs in float32 and is not compiled.")
     return pipe
 

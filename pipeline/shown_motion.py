@@ -1,4 +1,5 @@
-"""From the motion that the denoiser makes chunk by chunk to the motion that is shown: no borders, and a head at rest.
+"""From the motion that the denoiser makes chunk by chunk to the motion that is shown: no borders, a head at rest, and
+lips in time.
 
 What is shown is not fed back: the denoiser remembers its own frames.
 """
@@ -13,32 +14,50 @@ from pipeline.autoencoder import POSE_SIZE
 
 LEAN = 0.1
 """How far the first frame of a chunk leans back to the frame before it."""
+LIPS = slice(0, 3)
+"""The most visible directions of the motion basis: jaw and lips. The next one is the lids."""
+LIP_LEADS = (1.0, 0.75, 0.25)
+"""In frames, by look-ahead, for chunks of one frame. A denoiser that hears less of what comes is late, so its lips run
+ahead along their own course. With a look-ahead of one the lips' second direction then agrees better with chunks of two
+frames that hear two ahead (correlation 0.932 instead of 0.923), and a /p/ opens them 15 to 20 ms sooner."""
 CENTRING_FRAMES = 100
 """The head's mean position over about the last 4 s counts as its rest, so that it moves around the portrait's own."""
 
 
 @dataclass(frozen=True, eq=False)
 class ShownMotion:
-    """last_BD: the last frame shown, centre_BP: where the head has been of late (B sessions, P numbers of pose)."""
+    """last_BD: the last frame shown, made_BD: as it was made, centre_BP: where the head has been of late (B sessions, P
+    numbers of pose)."""
 
     last_BD: torch.Tensor
+    made_BD: torch.Tensor
     centre_BP: torch.Tensor
 
     @staticmethod
     def start(z_ref_BD: torch.Tensor) -> ShownMotion:
         """Before the first frame there is the portrait itself."""
-        return ShownMotion(z_ref_BD, torch.zeros_like(z_ref_BD[:, -POSE_SIZE:]))
+        return ShownMotion(z_ref_BD, z_ref_BD, torch.zeros_like(z_ref_BD[:, -POSE_SIZE:]))
 
-    def then(self, z_BTD: torch.Tensor) -> tuple[torch.Tensor, ShownMotion]:
-        """What is shown of a new chunk [B,T,D], and the value for the chunk after it.
+    def then(self, z_BTD: torch.Tensor, right_frames: int) -> tuple[torch.Tensor, ShownMotion]:
+        """What is shown of a new chunk [B,T,D], made with this look-ahead, and the value for the chunk after it.
 
         With few steps the frames of one chunk agree with each other better than with the chunk before: motion across a
-        border was 1.15 of that inside, and is 0.99 with the lean; lips follow the voice as well as without.
+        border was 1.15 of that inside, and is 0.99 with the lean; lips follow the voice as well as without. Chunks of
+        one frame have nothing inside to agree with, and their lips run ahead instead.
         """
+        made_BD = z_BTD[:, -1]
+        if z_BTD.shape[1] == 1:
+            z_BTD = self._run_ahead(z_BTD, LIP_LEADS[min(right_frames, len(LIP_LEADS) - 1)])
         shown, centre = [], self.centre_BP
         for z_BD in z_BTD.unbind(1):
             pose = z_BD[:, -POSE_SIZE:]
             centre = torch.lerp(centre, pose, 1 / CENTRING_FRAMES)
             shown.append(torch.cat([z_BD[:, :-POSE_SIZE], pose - centre], 1))
-        shown[0] = torch.lerp(shown[0], self.last_BD, LEAN)
-        return torch.stack(shown, 1), ShownMotion(shown[-1], centre)
+        if len(shown) > 1:
+            shown[0] = torch.lerp(shown[0], self.last_BD, LEAN)
+        return torch.stack(shown, 1), ShownMotion(shown[-1], made_BD, centre)
+
+    def _run_ahead(self, z_B1D: torch.Tensor, frames: float) -> torch.Tensor:
+        ahead = z_B1D.clone()
+        ahead[..., LIPS] += frames * (z_B1D[..., LIPS] - self.made_BD[:, None, LIPS])
+        return ahead

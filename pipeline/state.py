@@ -17,6 +17,7 @@ from pipeline.windowing import WindowSpec
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.audio_encoder import Heard
     from pipeline.denoiser import KVRing
     from pipeline.portrait import Portrait
     from pipeline.shown_motion import ShownMotion
@@ -45,6 +46,15 @@ class Memory:
     session_BC: torch.Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """What was heard up to the end of the last window: features [1, T, F] that the next chunk reads again, and the
+    encoder's memory."""
+
+    features_1TF: torch.Tensor
+    heard: Heard
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StreamState:
     """Everything a session remembers.
@@ -52,6 +62,7 @@ class StreamState:
     z_ref_1D: the portrait's own motion latent. features: the portrait's feature maps, batch 1.
     shown: the last frame shown and the head's rest. ring: keys and values of the last generated frames.
     memory: the last chunk, as long as the ring does not hold it (`AvatarPipeline.remember`).
+    speech: what was heard so far; None where the next window is not the one after it.
     chunk_index: the chunk that comes next.
     Noise depends on `seed` and the frame number only, so no generator is carried.
     """
@@ -63,6 +74,7 @@ class StreamState:
     ring: KVRing
     shown: ShownMotion
     memory: Memory | None = None
+    speech: Speech | None = None
     seed: int = 0
     chunk_index: int = 0
     controls: Controls = field(default_factory=Controls)
@@ -78,7 +90,7 @@ class StreamState:
 
     def skip(self) -> StreamState:
         """The state after leaving out the next chunk (overload): time goes on, motion resumes later."""
-        return replace(self, chunk_index=self.chunk_index + 1)
+        return replace(self, chunk_index=self.chunk_index + 1, speech=None)
 
 
 @dataclass(frozen=True, eq=False)

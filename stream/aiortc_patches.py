@@ -11,7 +11,7 @@ import fractions
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -23,6 +23,7 @@ from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParameters
 from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket
 from av.frame import Frame
@@ -138,8 +139,43 @@ def open_h264(width: int, height: int, bit_rate: int) -> Any:
         "level": "31",
         "maxrate": str(bit_rate),
         "bufsize": str(round(bit_rate * VBV_SECONDS)),
+        "sc_threshold": "0",  # a portrait has no cuts: what looks like one to x264 is no key frame
     }
     codec.profile = "Baseline"
+    return codec
+
+
+def open_vp8(width: int, height: int, bit_rate: int) -> Any:
+    """A libvpx encoder for live pictures (public API only), for receivers without H.264."""
+    codec = av.CodecContext.create("libvpx", "w")
+    codec.width, codec.height = width, height
+    codec.pix_fmt = "yuv420p"
+    codec.bit_rate = bit_rate
+    codec.framerate = fractions.Fraction(FPS, 1)
+    codec.time_base = fractions.Fraction(1, VIDEO_CLOCK)
+    codec.gop_size = GOP_FRAMES
+    codec.thread_count = 1
+    codec.options = {
+        "deadline": "realtime",
+        "cpu-used": "-6",
+        "lag-in-frames": "0",
+        "minrate": str(bit_rate),
+        "maxrate": str(bit_rate),
+        "bufsize": str(round(bit_rate * VBV_SECONDS)),
+        "static-thresh": "1",
+    }
+    return codec
+
+
+def open_opus() -> Any:
+    """Mono, 48 kHz int16, 20 ms to a packet (public API only)."""
+    codec = av.CodecContext.create("libopus", "w")
+    codec.bit_rate = OPUS_BIT_RATE
+    codec.format = "s16"
+    codec.layout = "mono"
+    codec.sample_rate = SAMPLE_RATE
+    codec.time_base = fractions.Fraction(1, SAMPLE_RATE)
+    codec.options = {"application": "voip"}
     return codec
 
 
@@ -148,14 +184,7 @@ class TunedOpusEncoder(OpusEncoder):
 
     def __init__(self) -> None:
         super().__init__()
-        codec = av.CodecContext.create("libopus", "w")
-        codec.bit_rate = OPUS_BIT_RATE
-        codec.format = "s16"
-        codec.layout = "mono"
-        codec.sample_rate = SAMPLE_RATE
-        codec.time_base = fractions.Fraction(1, SAMPLE_RATE)
-        codec.options = {"application": "voip"}
-        self.codec = codec
+        self.codec = open_opus()
 
     def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         assert isinstance(frame, av.AudioFrame)
@@ -176,7 +205,11 @@ def install(*, loopback: bool) -> None:
     """The two process-wide mends: audio level, and (optionally) 127.0.0.1 as an ICE host address."""
     if not supported():
         found = ", ".join(f"{name} {version(name)}" for name in TESTED)
-        logger.warning("the installed %s was not tested with this server; running without the mends", found)
+        logger.warning(
+            "the installed %s was not tested with this server; running without the mends, and without ice.port_range "
+            "and ice.public_address",
+            found,
+        )
         return
     rtp.compute_audio_level_dbov = audio_level_dbov
     if all(item.uri != PLAYOUT_DELAY_URI for item in HEADER_EXTENSIONS["video"]):
@@ -195,9 +228,55 @@ class _LoopbackAddresses:
         return [*self._original(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])]
 
 
-def peer_connection(ice_servers: list[RTCIceServer]) -> RTCPeerConnection:
-    """A connection with exactly these ICE servers (aiortc's default contacts a public one)."""
-    return RTCPeerConnection(RTCConfiguration(iceServers=ice_servers))
+Gather = Callable[..., Awaitable[tuple[list[Any], list[Any]]]]
+
+
+def peer_connection(
+    ice_servers: list[RTCIceServer], *, relay_only: bool = False, gather: Gather | None = None
+) -> RTCPeerConnection:
+    """A connection with exactly these ICE servers (aiortc's default contacts a public one).
+
+    gather: finds the candidates in place of aioice, which knows neither port ranges nor 1:1 NAT: takes aioice's
+    connection, the component and the machine's addresses, gives candidates and the protocols behind them.
+    """
+    policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=ice_servers, iceTransportPolicy=policy))
+    if gather is None or not supported():
+        return pc
+    gather_all = getattr(pc, "_RTCPeerConnection__gather")  # noqa: B009
+
+    async def gather_own_way() -> None:
+        for transport in getattr(pc, "_RTCPeerConnection__iceTransports"):  # noqa: B009
+            connection = transport.iceGatherer._connection
+            connection.get_component_candidates = _ComponentGathering(connection, gather, relay_only)
+        await gather_all()
+
+    setattr(pc, "_RTCPeerConnection__gather", gather_own_way)  # noqa: B010
+    return pc
+
+
+class _ComponentGathering:
+    """Stands in for one aioice connection's `get_component_candidates`."""
+
+    def __init__(self, connection: aioice.Connection, gather: Gather, relay_only: bool) -> None:
+        self._connection, self._gather, self._relay_only = connection, gather, relay_only
+
+    async def __call__(self, component: int, addresses: list[str]) -> list[Any]:
+        candidates, protocols = await self._gather(
+            self._connection, component, addresses, relay_only=self._relay_only
+        )
+        self._connection._protocols += protocols
+        return candidates
+
+
+def selected_pair(pc: RTCPeerConnection) -> tuple[str, str] | None:
+    """The kinds of the local and remote candidate in use (host, srflx, prflx, relay); None before there is a pair."""
+    if not supported():
+        return None
+    for transport in getattr(pc, "_RTCPeerConnection__iceTransports"):  # noqa: B009
+        for pair in transport._connection._nominated.values():
+            return pair.local_candidate.type, pair.remote_candidate.type
+    return None
 
 
 def use_low_delay_buffer(receiver: RTCRtpReceiver) -> LowDelayBuffer | None:
@@ -208,6 +287,31 @@ def use_low_delay_buffer(receiver: RTCRtpReceiver) -> LowDelayBuffer | None:
     # setattr: mypy does not know the private name
     setattr(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)  # noqa: B010
     return buffer
+
+
+class DiscardingBuffer:
+    """Takes every packet of a receiver and passes none on to its decoder."""
+
+    def add(self, packet: Any) -> tuple[bool, JitterFrame | None]:
+        return False, None
+
+
+def discard_media(receiver: RTCRtpReceiver) -> bool:
+    """Before the connection starts: take what the peer sends without decoding it (a picture that nobody looks at costs
+    most of a core at 1080p). False where the installed version is not known: then it is decoded, and dropped."""
+    if not supported():
+        return False
+    setattr(receiver, "_RTCRtpReceiver__jitter_buffer", DiscardingBuffer())  # noqa: B010
+    return True
+
+
+def on_key_frame_request(sender: RTCRtpSender, wanted: Callable[[], None]) -> bool:
+    """Tell of requests for a key frame (PLI, FIR): aiortc forgets them where the track gives encoded packets. False
+    where the installed version is not known."""
+    if not supported():
+        return False
+    setattr(sender, "_send_keyframe", wanted)  # noqa: B010
+    return True
 
 
 def use_encoder(sender: RTCRtpSender, encoder: H264Encoder | OpusEncoder) -> None:

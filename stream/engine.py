@@ -25,7 +25,7 @@ from pipeline.windowing import WindowSpec
 from stream.config import ModelConfig
 from stream.engine_session import EngineListener, EngineSession
 from stream.errors import EngineError, PictureRefusedError
-from stream.preparation import read_portrait
+from stream.preparation import PreparedUpload, Want, read_portrait, read_upload
 from stream.protocol import ControlValues
 from stream.wire import Unpacker, pack
 
@@ -49,7 +49,7 @@ class ModelEngine:
         self._process: asyncio.subprocess.Process | None = None
         self._unpacker = Unpacker()
         self._descriptors: list[int] = []
-        self._preparing: dict[int, asyncio.Future[Portrait]] = {}
+        self._preparing: dict[int, asyncio.Future[tuple[dict[str, Any], int]]] = {}
         self._gone = asyncio.Event()
         self._first_ready: asyncio.Future[None] | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -88,6 +88,10 @@ class ModelEngine:
         for session in list(self._sessions.values()):
             session.close()
 
+    @property
+    def open_sessions(self) -> int:
+        return len(self._sessions)
+
     def window_spec(self, *, hop_frames: int, right_frames: int) -> WindowSpec:
         return WindowSpec(hop_frames=hop_frames, left_frames=self._left_frames, right_frames=right_frames)
 
@@ -110,16 +114,30 @@ class ModelEngine:
             session.open()
         return session
 
-    async def prepare(self, picture: bytes, *, name: str) -> Portrait:
-        """A portrait from a JPEG, PNG or WebP file; raises PictureRefusedError or EngineError."""
+    async def prepare(self, picture: bytes, *, name: str, kept: bool = False) -> Portrait:
+        """A portrait from a JPEG, PNG or WebP file; raises PictureRefusedError or EngineError.
+
+        kept: the file is one that `prepare_upload` made.
+        """
+        message, descriptor = await self._prepare(picture, name, "kept" if kept else "portrait")
+        return await asyncio.to_thread(read_portrait, descriptor, name=name, sha256=message["sha256"])
+
+    async def prepare_upload(self, picture: bytes, *, name: str) -> PreparedUpload:
+        """A foreign picture made safe, its portrait and previews of it; raises as `prepare` does."""
+        message, descriptor = await self._prepare(picture, name, "upload")
+        return await asyncio.to_thread(read_upload, descriptor, message)
+
+    async def _prepare(self, picture: bytes, name: str, want: Want) -> tuple[dict[str, Any], int]:
+        """The process's answer, and the descriptor of a file with the rest of it, which is the caller's to close."""
         number = next(self._names)
-        future: asyncio.Future[Portrait] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[dict[str, Any], int]] = asyncio.get_running_loop().create_future()
         self._preparing[number] = future
         try:
             with tempfile.TemporaryFile() as file:
                 file.write(picture)
                 file.seek(0)
-                self.send({"type": "prepare", "number": number, "name": name}, descriptors=[file.fileno()])
+                message = {"type": "prepare", "number": number, "name": name, "want": want}
+                self.send(message, descriptors=[file.fileno()])
             async with asyncio.timeout(PREPARE_TIMEOUT_S):
                 return await future
         except TimeoutError as error:
@@ -128,15 +146,13 @@ class ModelEngine:
             del self._preparing[number]
 
     def _prepared(self, message: dict[str, Any]) -> None:
-        portrait = None
-        if "code" not in message:
-            descriptor = self._descriptors.pop(0)
-            portrait = read_portrait(descriptor, name=message["name"], sha256=message["sha256"])
+        descriptor = self._descriptors.pop(0) if "code" not in message else -1
         future = self._preparing.get(message["number"])
         if future is None or future.done():
-            return
-        if portrait is not None:
-            future.set_result(portrait)
+            if descriptor >= 0:
+                os.close(descriptor)
+        elif descriptor >= 0:
+            future.set_result((message, descriptor))
         else:
             future.set_exception(PictureRefusedError(message["message"], code=message["code"]))
 

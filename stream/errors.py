@@ -4,6 +4,8 @@ StreamError
 |- BadRequestError 400 <- PictureRefusedError
 |- UnauthorizedError 401      |- ForbiddenError 403
 |- NotFoundError 404          |- TooLargeError 413         |- UnsupportedMediaError 415
+|- MethodNotAllowedError 405  |- NotAcceptableError 406    |- ConflictError 409 <- NotLiveError (Retry-After)
+|- PreconditionFailedError 412                             |- UnprocessableError 422
 |- TooManySessionsError 429   `- UnavailableError 503 (Retry-After)
 ConfigError      a YAML file that cannot be used
 EngineError      the model process cannot do what was asked (also after too many crashes)
@@ -28,11 +30,19 @@ class StreamError(Exception):
     status: ClassVar[int] = 500
     default_code: ClassVar[str] = "internal"
 
-    def __init__(self, message: str, *, code: str | None = None, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
         self.retry_after_s = retry_after_s
+        self.headers = headers or {}
 
 
 class BadRequestError(StreamError):
@@ -59,6 +69,40 @@ class ForbiddenError(StreamError):
 class NotFoundError(StreamError):
     status = 404
     default_code = "not_found"
+
+
+class MethodNotAllowedError(StreamError):
+    status = 405
+    default_code = "method_not_allowed"
+
+
+class NotAcceptableError(StreamError):
+    status = 406
+    default_code = "not_acceptable"
+
+
+class ConflictError(StreamError):
+    status = 409
+    default_code = "conflict"
+
+
+class NotLiveError(ConflictError):
+    """Nobody publishes at this address now."""
+
+    default_code = "not_live"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+
+
+class PreconditionFailedError(StreamError):
+    status = 412
+    default_code = "precondition_failed"
+
+
+class UnprocessableError(StreamError):
+    status = 422
+    default_code = "unprocessable"
 
 
 class TooLargeError(StreamError):

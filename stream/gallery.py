@@ -1,115 +1,122 @@
-"""The portraits that sessions can use: bundled ones, and uploads with their consent statement."""
+"""The portraits that sessions can use: bundled ones, and uploads whose consent is recorded.
+
+An upload is a draft first, which no session can use; consent makes it a portrait. Disk work is done by one thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import json
+import hashlib
 import logging
-import re
 import secrets
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
-from PIL import Image
-
-from pipeline.portrait import Portrait
+from stream.bundled import Preparer, load_bundled
+from stream.consent import STATEMENT_VERSION, STATEMENTS, Consent, now, tidy
+from stream.drafts import Draft, Drafts
+from stream.entry import Entry, Unusable, jpeg
 from stream.errors import (
     BadRequestError,
+    EngineError,
     ForbiddenError,
     NotFoundError,
     PictureRefusedError,
-    TooLargeError,
     UnavailableError,
 )
+from stream.old_uploads import OldUpload, OldUploadError, old_upload_ids, read_old_upload
+from stream.picture_header import check_header
+from stream.portrait_store import KeptPictureError, KeptPortrait, PortraitStore, StoreError
+from stream.preparation import PreparedUpload
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-CREDITS_FILE = "portraits.json"
-CONSENT_LENGTH = (10, 1000)
+T = TypeVar("T")
+
 NAME_LENGTH = 60
-JPEG_QUALITY = 88
+NAMELESS = "Uploaded portrait"
+MAX_PREPARING = 4
+BUSY_RETRY_S = 3
 
 
-class Preparer(Protocol):
-    """Makes a portrait of a picture file, or raises PictureRefusedError; `ModelEngine.prepare` is one."""
+class UploadPreparer(Protocol):
+    """`ModelEngine.prepare_upload`, or what stands in for it."""
 
-    async def __call__(self, picture: bytes, *, name: str) -> Portrait: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One portrait of the gallery. consent is set for uploads only."""
-
-    id: str
-    portrait: Portrait
-    source: str
-    credit: str = ""
-    consent: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        height, width = self.portrait.canvas.shape[:2]
-        return {
-            "id": self.id,
-            "name": self.portrait.name,
-            "width": width,
-            "height": height,
-            "source": self.source,
-            "credit": self.credit,
-            "thumbnail": f"/v1/portraits/{self.id}/thumbnail",
-            "picture": f"/v1/portraits/{self.id}/picture",
-        }
-
-    def jpeg(self, *, thumbnail: bool) -> bytes:
-        """The crop (256 px) or the whole canvas."""
-        out = io.BytesIO()
-        pixels = self.portrait.crop if thumbnail else self.portrait.canvas
-        Image.fromarray(pixels).save(out, "JPEG", quality=JPEG_QUALITY)
-        return out.getvalue()
+    async def __call__(self, picture: bytes, *, name: str) -> PreparedUpload: ...
 
 
 class Gallery:
-    """All portraits by id, bundled ones first. Event loop only."""
+    """All portraits by id, bundled ones first. Event loop only; `aclose` it.
+
+    store: None keeps uploads in memory. problem: why that is so although a folder is configured, a sentence.
+    """
 
     def __init__(
         self,
         entries: list[Entry],
         *,
         prepare: Preparer,
+        prepare_upload: UploadPreparer | None = None,
         default: str | None = None,
-        uploads_directory: Path | None = None,
+        store: PortraitStore | None = None,
         max_uploads: int = 32,
         max_bytes: int = 8_000_000,
         max_pixels: int = 16_000_000,
     ) -> None:
         self._entries = {entry.id: entry for entry in entries}
+        self._unusable: dict[str, Unusable] = {}
+        self._drafts = Drafts()
         self._prepare = prepare
+        self._prepare_upload = prepare_upload
         self._default = default
-        self._uploads_directory = uploads_directory
+        self._store = store or PortraitStore(None)
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portraits")
         self._max_uploads = max_uploads
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
+        self._preparing = 0
+        self._adding = 0
+        self.problem: str | None = None
 
     @classmethod
     async def load(cls, folder: Path, *, prepare: Preparer, **options: Any) -> Self:
-        """Every picture in `folder`, and its credits; a bad picture is logged, not fatal."""
-        entries = []
-        for path, note in _pictures(folder):
-            name = note.get("name", path.stem.replace("_", " ").capitalize())
-            try:
-                portrait = await prepare(path.read_bytes(), name=name)
-            except PictureRefusedError as error:
-                logger.error("the bundled portrait %s cannot be used: %s", path.name, error)
-                continue
-            credit = note.get("credit", "")
-            entries.append(Entry(id=path.stem, portrait=portrait, source="bundled", credit=credit))
-        return cls(entries, prepare=prepare, **options)
+        """Every picture in `folder` and its credits, then what the store keeps; a bad picture is logged, not fatal."""
+        entries = await load_bundled(folder, prepare)
+        gallery = cls(entries, prepare=prepare, **options)
+        await gallery.load_kept()
+        return gallery
+
+    async def load_kept(self) -> None:
+        """What the store keeps, and what an older layout left in its folder."""
+        try:
+            await self._on_disk(self._store.open)
+        except StoreError as error:
+            self.problem = f"{error} Until then, uploads are kept in memory only."
+            logger.error("%s", self.problem)
+            self._store = PortraitStore(None)
+        for kept in await self._stored(self._store.portraits):
+            await self._load(kept)
+        await self._take_over_old_uploads()
+
+    async def aclose(self) -> None:
+        """Idempotent."""
+        await asyncio.to_thread(self._disk.shutdown, wait=True)
+        self._store.close()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where uploads are kept; None: in memory."""
+        return self._store.folder
 
     def list(self) -> list[Entry]:
         return list(self._entries.values())
+
+    def unusable(self) -> tuple[Unusable, ...]:
+        return tuple(self._unusable.values())
 
     @property
     def default(self) -> str | None:
@@ -118,101 +125,228 @@ class Gallery:
         return next(iter(self._entries), None)
 
     def get(self, portrait_id: str | None) -> Entry:
-        """The portrait with this id, or the default one for None."""
+        """The portrait with this id, or the default one for None. The only way to a portrait for any session."""
         key = portrait_id if portrait_id is not None else self.default
         if key is None:
             raise UnavailableError(
                 "The gallery is empty; upload a portrait first.", code="no_portrait", retry_after_s=30
             )
         entry = self._entries.get(key)
-        if entry is None:
-            known = ", ".join(list(self._entries)[:10])
-            raise NotFoundError(
-                f"There is no portrait with the id '{key}'; GET /v1/portraits lists them ({known}).",
-                code="portrait_not_found",
-            )
-        return entry
-
-    async def upload(self, data: bytes, *, name: str, consent: str) -> Entry:
-        """A new portrait of a person who agreed; raises a StreamError whose text says what to change."""
-        consent = consent.strip()
-        if not CONSENT_LENGTH[0] <= len(consent) <= CONSENT_LENGTH[1]:
-            raise BadRequestError(
-                "Please state who is in the picture and that they agreed to this use "
-                f"({CONSENT_LENGTH[0]} to {CONSENT_LENGTH[1]} characters); without it none is accepted.",
+        if entry is not None:
+            return entry
+        if (unusable := self._unusable.get(key)) is not None:
+            raise NotFoundError(unusable.problem, code="portrait_unusable")
+        if self._drafts.get(key) is not None:
+            raise ForbiddenError(
+                "Nobody has agreed to the use of this picture yet; POST /v1/portraits/ID/consent first.",
                 code="consent_missing",
             )
-        if sum(entry.source == "uploaded" for entry in self._entries.values()) >= self._max_uploads:
+        known = ", ".join([entry.id for entry in self.list() if entry.source == "bundled"][:10])
+        raise NotFoundError(
+            f"There is no portrait with the id '{key}'; GET /v1/portraits lists them ({known}).",
+            code="portrait_not_found",
+        )
+
+    # --- uploads ---
+
+    async def draft(self, data: bytes, *, name: str) -> Draft:
+        """A picture to look at, which nobody can use yet; raises a StreamError whose text says what to change."""
+        self._check_room()
+        check_header(data, max_bytes=self._max_bytes, max_pixels=self._max_pixels)
+        if self._prepare_upload is None:
+            raise UnavailableError("This server takes no pictures.", code="no_uploads", retry_after_s=60)
+        if self._preparing >= MAX_PREPARING:
+            raise UnavailableError(
+                "Several pictures are being prepared already; try again in a few seconds.",
+                code="busy",
+                retry_after_s=BUSY_RETRY_S,
+            )
+        name = tidy(name)[:NAME_LENGTH] or NAMELESS
+        self._preparing += 1
+        try:
+            prepared = await self._prepare_upload(data, name=name)
+        finally:
+            self._preparing -= 1
+        draft = Draft(
+            id=f"up-{secrets.token_hex(8)}",
+            name=name,
+            sha256_uploaded=hashlib.sha256(data).hexdigest(),
+            prepared=prepared,
+        )
+        self._drafts.add(draft)
+        return draft
+
+    def find_draft(self, draft_id: str) -> Draft:
+        """Raises NotFoundError."""
+        draft = self._drafts.get(draft_id)
+        if draft is None:
+            raise NotFoundError(
+                "There is no such picture to look at; previews are forgotten after 15 minutes. Upload it again.",
+                code="draft_not_found",
+            )
+        return draft
+
+    async def agree(self, draft_id: str, consent: Consent, *, name: str | None = None) -> Entry:
+        """Records the consent with the picture's hashes; from then on it is a portrait. Idempotent."""
+        if draft_id in self._entries:
+            return self._entries[draft_id]
+        draft = self.find_draft(draft_id)
+        if draft.used:
+            raise NotFoundError(
+                "This portrait was deleted; upload its picture again.", code="draft_not_found"
+            )
+        self._check_room()
+        name = tidy(name or "")[:NAME_LENGTH] or draft.name
+        self._drafts.mark_used(draft)
+        self._adding += 1
+        try:
+            return await self._add(draft.id, name, draft.prepared, draft.sha256_uploaded, consent)
+        except BaseException:
+            self._drafts.mark_unused(draft)
+            raise
+        finally:
+            self._adding -= 1
+
+    async def rename(self, portrait_id: str, name: str) -> Entry:
+        entry, kept = self._upload(portrait_id)
+        name = tidy(name)
+        if not 1 <= len(name) <= NAME_LENGTH:
+            raise BadRequestError(f"A portrait's name has 1 to {NAME_LENGTH} characters.", code="bad_name")
+        await self._stored(self._store.rename, portrait_id, name)
+        renamed = replace(entry, portrait=replace(entry.portrait, name=name), kept=replace(kept, name=name))
+        if portrait_id in self._entries:  # it may have been deleted meanwhile
+            self._entries[portrait_id] = renamed
+        return renamed
+
+    async def move(self, portrait_id: str, position: int) -> None:
+        """To this place among the uploads, 0 being the first; places past the end mean the last."""
+        self._upload(portrait_id)
+        ids = [entry.id for entry in self.list() if entry.kept is not None and entry.id != portrait_id]
+        ids.insert(max(position, 0), portrait_id)
+        await self._stored(self._store.order, ids)
+        uploads = [self._entries.pop(key) for key in ids if key in self._entries]
+        self._entries |= {entry.id: entry for entry in uploads}
+
+    async def delete(self, portrait_id: str) -> None:
+        """Idempotent for uploads and drafts; bundled portraits stay. Sessions that use it go on; its consent stays."""
+        entry = self._entries.get(portrait_id)
+        if entry is not None and entry.kept is None:
+            raise ForbiddenError("This portrait is part of the product and cannot be deleted.")
+        self._drafts.discard(portrait_id)
+        kept = entry.kept if entry is not None else None
+        if kept is None and portrait_id in self._unusable:
+            kept = self._unusable[portrait_id].kept
+        if kept is None:
+            return
+        self._entries.pop(portrait_id, None)
+        self._unusable.pop(portrait_id, None)
+        await self._stored(self._store.delete, kept)
+        logger.info("portrait deleted: %s (its consent record stays)", portrait_id)
+
+    async def consents(self) -> Sequence[dict[str, Any]]:
+        """Every consent ever recorded here, oldest first."""
+        return await self._stored(self._store.consents)
+
+    def thumbnail_of_unusable(self, portrait_id: str) -> bytes | None:
+        unusable = self._unusable.get(portrait_id)
+        return unusable.thumbnail if unusable is not None else None
+
+    # --- inside ---
+
+    async def _add(
+        self, portrait_id: str, name: str, prepared: PreparedUpload, sha256_uploaded: str, consent: Consent
+    ) -> Entry:
+        kept = KeptPortrait(
+            id=portrait_id,
+            name=name,
+            media_type=prepared.media_type,
+            sha256_uploaded=sha256_uploaded,
+            sha256_stored=prepared.portrait.sha256,
+            found=prepared.found,
+            consent=consent,
+            added_at=now(),
+        )
+        thumbnail = await asyncio.to_thread(jpeg, prepared.portrait.crop)
+        kept = await self._stored(self._store.add, kept, prepared.picture, thumbnail)
+        entry = Entry(
+            id=portrait_id, portrait=replace(prepared.portrait, name=name), source="uploaded", kept=kept
+        )
+        self._entries[portrait_id] = entry
+        logger.info("portrait added: %s, sha256 %s as stored", portrait_id, kept.sha256_stored)
+        return entry
+
+    async def _load(self, kept: KeptPortrait) -> None:
+        """A row of the store becomes a portrait, or is reported."""
+        thumbnail = await self._on_disk(self._store.thumbnail, kept)
+        try:
+            data = await self._on_disk(self._store.picture, kept)
+            portrait = await self._prepare(data, name=kept.name, kept=True)
+        except (KeptPictureError, PictureRefusedError, EngineError) as error:
+            logger.error("%s", error)
+            self._unusable[kept.id] = Unusable(kept=kept, problem=str(error), thumbnail=thumbnail)
+            return
+        self._entries[kept.id] = Entry(id=kept.id, portrait=portrait, source="uploaded", kept=kept)
+        if thumbnail is None:
+            try:
+                await self._on_disk(self._store.write_thumbnail, kept, jpeg(portrait.crop))
+            except OSError as error:
+                logger.warning("the thumbnail of %s cannot be written: %s", kept.id, error)
+
+    async def _take_over_old_uploads(self) -> None:
+        folder = self._store.folder
+        if folder is None:
+            return
+        recorded = {record["portrait"] for record in await self.consents()}
+        for upload_id in await self._on_disk(old_upload_ids, folder):
+            try:
+                old = await self._on_disk(read_old_upload, folder, upload_id)
+                if upload_id not in recorded:
+                    await self._take_over(old)
+            except (OldUploadError, PictureRefusedError, EngineError, UnavailableError) as error:
+                logger.error("an upload of an earlier version cannot be taken over: %s", error)
+                continue
+            await self._on_disk(old.remove)
+
+    async def _take_over(self, old: OldUpload) -> None:
+        if old.picture is None:
+            await self._stored(lambda: self._store.add_consent(old.id, old.consent, sha256=old.sha256))
+        elif self._prepare_upload is not None:
+            prepared = await self._prepare_upload(old.picture, name=NAMELESS)
+            await self._add(old.id, NAMELESS, prepared, old.sha256, old.consent)
+
+    def _upload(self, portrait_id: str) -> tuple[Entry, KeptPortrait]:
+        entry = self.get(portrait_id)
+        if entry.kept is None:
+            raise ForbiddenError("This portrait is part of the product and cannot be changed.")
+        return entry, entry.kept
+
+    def _check_room(self) -> None:
+        uploads = sum(entry.kept is not None for entry in self.list()) + len(self._unusable) + self._adding
+        if uploads >= self._max_uploads:
             raise UnavailableError(
                 f"The server keeps {self._max_uploads} uploaded portraits at most; delete one first.",
                 code="gallery_full",
                 retry_after_s=60,
             )
-        self._check(data)
-        name = re.sub(r"\s+", " ", name).strip()[:NAME_LENGTH] or "Uploaded portrait"
-        portrait = await self._prepare(data, name=name)
-        entry = Entry(id=f"up-{secrets.token_hex(8)}", portrait=portrait, source="uploaded", consent=consent)
-        await asyncio.to_thread(self._record, entry, data)
-        self._entries[entry.id] = entry
-        return entry
 
-    def delete(self, portrait_id: str) -> None:
-        """Idempotent for uploads; bundled portraits stay."""
-        entry = self._entries.get(portrait_id)
-        if entry is not None and entry.source != "uploaded":
-            raise ForbiddenError("This portrait is part of the product and cannot be deleted.")
-        self._entries.pop(portrait_id, None)
-        if self._uploads_directory is not None and entry is not None:
-            (self._uploads_directory / f"{entry.id}.picture").unlink(missing_ok=True)
+    async def _on_disk(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
 
-    def _check(self, data: bytes) -> None:
-        """Bytes and, from the header, pixels, before anything is decoded."""
-        if len(data) > self._max_bytes:
-            raise TooLargeError(
-                f"The picture has {len(data) / 1e6:.1f} MB; "
-                f"{self._max_bytes / 1e6:.0f} MB are accepted at most.",
-                code="picture_too_large",
-            )
+    async def _stored(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Work of the store, whose failure is the server's trouble, not the picture's; raises UnavailableError."""
         try:
-            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as opened:
-                width, height = opened.size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise BadRequestError(
-                "This file is not a picture that we can read; use a JPEG, PNG or WebP file.",
-                code="not_an_image",
+            await self._on_disk(self._store.open)
+            return await self._on_disk(work, *arguments)
+        except (OSError, sqlite3.Error, StoreError) as error:
+            logger.error("the portraits' folder %s: %s", self._store.folder, error)
+            raise UnavailableError(
+                f"The server could not write to the folder of its portraits ({error}); its operator should look at "
+                "the disk. Nothing was changed.",
+                code="not_stored",
+                retry_after_s=30,
             ) from error
-        if width * height > self._max_pixels:
-            raise TooLargeError(
-                f"The picture has {width} x {height} pixels; {self._max_pixels // 10**6} megapixels are "
-                "accepted at most. Make it smaller and try again.",
-                code="picture_too_large",
-            )
-
-    def _record(self, entry: Entry, data: bytes) -> None:
-        """Who said what, when, about which picture: in the log, and on disk where a folder is configured."""
-        record = {
-            "id": entry.id,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "sha256": entry.portrait.sha256,
-            "consent": entry.consent,
-        }
-        logger.info("portrait uploaded: %s", json.dumps(record))
-        if self._uploads_directory is not None:
-            self._uploads_directory.mkdir(parents=True, exist_ok=True)
-            (self._uploads_directory / f"{entry.id}.picture").write_bytes(data)
-            (self._uploads_directory / f"{entry.id}.consent.json").write_text(
-                json.dumps(record), encoding="utf-8"
-            )
 
 
-def _pictures(folder: Path) -> list[tuple[Path, dict[str, str]]]:
-    """Picture files, each with its entry of the credits file, in its order (others after, by name)."""
-    if not folder.is_dir():
-        return []
-    notes: dict[str, dict[str, str]] = {}
-    if (folder / CREDITS_FILE).is_file():
-        notes = json.loads((folder / CREDITS_FILE).read_text(encoding="utf-8"))
-    order = list(notes)
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-    paths.sort(key=lambda path: (order.index(path.stem) if path.stem in order else len(order), path.stem))
-    return [(path, notes.get(path.stem, {})) for path in paths]
+def consent_statement() -> dict[str, str]:
+    """What a person is asked to agree to."""
+    return {"version": STATEMENT_VERSION, "text": STATEMENTS[STATEMENT_VERSION]}

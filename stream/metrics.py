@@ -18,6 +18,7 @@ class Metrics:
         self.ready = Gauge(
             "talkalong_ready", "1 after warm-up while the model is live", registry=self.registry
         )
+        self.viewers = Gauge("talkalong_viewers", "Viewers of sessions now", registry=self.registry)
         self.opened = self._counter("sessions_opened", "Sessions opened, by transport", ["transport"])
         self.refused = self._counter("requests_refused", "Requests refused, by error code", ["code"])
         self.frames = self._counter("frames_sent", "Video frames sent")
@@ -29,6 +30,10 @@ class Metrics:
         self.concealed_ms = self._counter("audio_concealed_milliseconds", "Uplink audio that was filled in")
         self.reanchors = self._counter("reanchors", "Times a session's playout was shifted")
         self.engine_restarts = self._counter("engine_restarts", "Times the model process was started again")
+        self.recordings = self._counter("recordings", "Recordings that ended, by reason", ["reason"])
+        self.recording_drops = self._counter(
+            "recording_pictures_dropped", "Pictures that recordings left out"
+        )
         self.step_ms = Histogram(
             "talkalong_step_milliseconds",
             "Wall time of one chunk in the model process",

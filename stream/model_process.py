@@ -49,7 +49,7 @@ def load_pipeline(settings: dict[str, Any]) -> Any:
     from pipeline.runtime import RuntimeConfig, prepare
 
     pipe = checkpoint.build(Path(name)) if folder is None else AvatarPipeline.from_pretrained(folder)
-    return prepare(pipe, RuntimeConfig(device=device, threads=settings["threads"]))
+    return prepare(pipe, RuntimeConfig(device=device, threads=settings["threads"], int8=settings["int8"]))
 
 
 @dataclass
@@ -81,7 +81,7 @@ class ModelProcess:
         module, _, function = settings["factory"].partition(":")
         self._pipe = getattr(importlib.import_module(module), function)(settings)
         full = settings["steps"] or self._pipe.scheduler.config.num_inference_steps
-        self._preparation = Preparation(self._send)
+        self._preparation = Preparation(self._send, self._pipe)
         self._painter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="painter")
         self._schedule = Schedule(full_steps=full, min_steps=settings["min_steps"])
         gc.collect()
@@ -113,7 +113,9 @@ class ModelProcess:
     def _handle(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "prepare":
-            self._preparation.add(message["number"], message["name"], self._descriptors.pop(0))
+            self._preparation.add(
+                message["number"], message["name"], message["want"], self._descriptors.pop(0)
+            )
             return
         name = message["session"]
         if kind == "open":

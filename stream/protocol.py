@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 FPS = 25
 SAMPLE_RATE = 48_000
-AUDIO_LEAD_S = 0.050
+AUDIO_LEAD_S = 0.030
 """Sound is sent this long before the picture of its media time, and the RTP sender reports say so. A browser holds
 sound back longer than pictures (58 ms against 11 in Chromium on a busy machine) and makes the picture wait for it."""
 DATA_CHANNEL_LABEL = "talkalong"
@@ -115,7 +115,22 @@ class EndOfAudio:
     """WebSocket client to server: no more audio; the server flushes, sends the rest and closes."""
 
 
-ClientMessage = SetControls | Ping | EndOfAudio
+@dataclass(frozen=True)
+class SetRecording:
+    """Client to server: begin to record this session on the server (`on`), or stop; answered by a recording message and
+    a notice."""
+
+    on: bool
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if type(self.on) is not bool or not isinstance(self.title, str):
+            raise ProtocolError(
+                'A recording message holds "on": true or false, and a title if you like, as text.'
+            )
+
+
+ClientMessage = SetControls | Ping | EndOfAudio | SetRecording
 
 
 def parse_client_message(text: str | bytes) -> ClientMessage:
@@ -132,7 +147,13 @@ def parse_client_message(text: str | bytes) -> ClientMessage:
         return _from_mapping(Ping, values, what="a ping message")
     if kind == "end":
         return _from_mapping(EndOfAudio, values, what="an end message")
-    raise ProtocolError(f'The message type is {kind!r}; the server knows "controls", "ping" and "end".')
+    if kind == "recording":
+        if "on" not in values:
+            raise ProtocolError('A recording message needs "on": true or false.')
+        return _from_mapping(SetRecording, values, what="a recording message")
+    raise ProtocolError(
+        f'The message type is {kind!r}; the server knows "controls", "ping", "recording" and "end".'
+    )
 
 
 def controls_message(values: ControlValues) -> str:
@@ -147,6 +168,12 @@ def pong_message(id: int) -> str:
 def notice_message(code: str, message: str, *, level: str = "info") -> str:
     """Something the person should know; `level` is info, warning or error, `message` a whole sentence."""
     return json.dumps({"type": "notice", "level": level, "code": code, "message": message})
+
+
+def recording_message(recording: Mapping[str, Any] | None) -> str:
+    """Server to client whenever a recording begins or ends: `on`, and the recording as GET /v1/recordings has it."""
+    on = recording is not None and recording["state"] == "recording"
+    return json.dumps({"type": "recording", "on": on, "recording": recording})
 
 
 def stats_message(stats: SessionStats) -> str:
@@ -199,7 +226,8 @@ class SessionStats:
     Counters count from the start of the session; fps_sent, miss_ratio, loss_ratio, step and buffer figures
     describe the last seconds. Due frames are the 40 ms slots of media time; a miss is one whose own frame was not
     there in time (the last one was repeated); late frames came after their slot; skipped frames were left out under
-    overload or while the model restarted; concealed audio was lost or late on its way here and filled in.
+    overload or while the model restarted; the delay is raised when the model is late again and again; concealed audio
+    was lost or late on its way here and filled in.
     """
 
     session_id: str
@@ -216,6 +244,7 @@ class SessionStats:
     frames_skipped: int = 0
     miss_ratio: float = 0.0
     reanchors: int = 0
+    delay_raised_ms: float = 0.0
     audio_buffer_ms: float = 0.0
     video_buffer_ms: float = 0.0
     windows_queued: int = 0
@@ -232,6 +261,10 @@ class SessionStats:
     mouth_to_photon_ms: float = 0.0
     budget: dict[str, float] = field(default_factory=dict)  # see LatencyBudget.to_dict
     controls: dict[str, float] = field(default_factory=dict)
+    viewers: int = 0  # who watch it by WHEP
+    recording: dict[str, Any] = field(
+        default_factory=dict
+    )  # id, seconds, bytes, dropped_*; empty: not recorded
 
 
 @dataclass(kw_only=True)

@@ -6,13 +6,13 @@ import dataclasses
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Header, Request, UploadFile
+from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import FormData
 from starlette.datastructures import UploadFile as FormFile
 
-from stream.errors import BadRequestError, NotFoundError, TooLargeError, UnsupportedMediaError
+from stream.errors import BadRequestError, TooLargeError, UnsupportedMediaError
 from stream.protocol import (
     FPS,
     SAMPLE_RATE,
@@ -21,53 +21,27 @@ from stream.protocol import (
     SessionConfig,
     parse_session_config,
 )
-from stream.server import Server
+from stream.sdp_request import SDP_TYPE, links, read_text
+from stream.sdp_request import address_of as _address
+from stream.sdp_request import content_type as _content_type
+from stream.sdp_request import server_of as _server
+from stream.trickle import FRAGMENT_TYPE as TRICKLE_TYPE
 
 router = APIRouter()
 
 Authorization = Annotated[str | None, Header()]
 
-SDP_TYPE = "application/sdp"
-TRICKLE_TYPE = "application/trickle-ice-sdpfrag"
 MULTIPART_TYPE = "multipart/form-data"
 FORM_OVERHEAD_BYTES = 65_536
-PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
 
 
-def _server(request: Request) -> Server:
-    server: Server = request.app.state.server
-    return server
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client is not None else "unknown"
-
-
-async def _body(request: Request, limit: int) -> str:
-    """The body as text, refused as soon as it is longer than `limit` bytes."""
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > limit:
-            raise TooLargeError(
-                f"The body is longer than the {limit} bytes that are accepted.", code="sdp_too_large"
-            )
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequestError("The body is not text in UTF-8.") from error
-
-
-def _check_length(request: Request, limit: int, what: str) -> None:
+def check_length(request: Request, limit: int, what: str, *, code: str = "too_large") -> None:
+    """Refuses a form that is longer than `limit` bytes and some, before it is read."""
     length = request.headers.get("content-length")
     if length is None or not length.isdigit():
         raise BadRequestError(f"{what} needs a Content-Length header.", code="length_required")
     if int(length) > limit + FORM_OVERHEAD_BYTES:
-        raise TooLargeError(f"{what} may have {limit / 1e6:.1f} MB at most.")
+        raise TooLargeError(f"{what} may have {limit / 1e6:.1f} MB at most.", code=code)
 
 
 # --- sessions ---
@@ -82,9 +56,9 @@ async def open_session(request: Request, authorization: Authorization = None) ->
     limit = server.config.limits.sdp_bytes
     kind = _content_type(request)
     if kind == SDP_TYPE:
-        offer, options = await _body(request, limit), _options_from_query(request)
+        offer, options = await read_text(request, limit), options_from_query(dict(request.query_params))
     elif kind == MULTIPART_TYPE:
-        _check_length(request, limit, "The form")
+        check_length(request, limit, "The form")
         async with request.form(max_files=2, max_fields=4, max_part_size=limit) as form:
             offer, text = await _field(form, "sdp"), await _field(form, "config", default="{}")
         options = _options(text)
@@ -94,11 +68,21 @@ async def open_session(request: Request, authorization: Authorization = None) ->
             f"{MULTIPART_TYPE} with the fields sdp and config."
         )
     session, answer = await server.open_session(offer, options, address=_address(request))
-    headers = {"Location": f"/v1/sessions/{session.id}"}
-    links = [f'<{item.urls}>; rel="ice-server"' for item in server.config.ice.servers]
-    if links:
-        headers["Link"] = ", ".join(links)
+    headers = {
+        "Location": f"/v1/sessions/{session.id}",
+        **links(server.ice.link_header().get("Link"), server.watch_links(session)),
+    }
     return Response(answer, status_code=201, media_type=SDP_TYPE, headers=headers)
+
+
+@router.options("/v1/sessions", status_code=204)
+async def session_options(request: Request, authorization: Authorization = None) -> Response:
+    """The ICE servers before the offer, for clients that cannot take them from its answer (RFC 9725, 4.6)."""
+    server = _server(request)
+    server.guard.check_token(authorization)
+    return Response(
+        status_code=204, headers={"Accept-Post": f"{SDP_TYPE}, {MULTIPART_TYPE}", **server.ice.link_header()}
+    )
 
 
 async def _field(form: FormData, name: str, *, default: str | None = None) -> str:
@@ -119,12 +103,12 @@ def _options(text: str) -> SessionConfig:
         raise BadRequestError(str(error), code="bad_config") from error
 
 
-def _options_from_query(request: Request) -> SessionConfig:
+def options_from_query(query: dict[str, str]) -> SessionConfig:
     """The configuration of a plain application/sdp request: query parameters."""
     values: dict[str, Any] = {}
     controls: dict[str, float] = {}
     try:
-        for key, text in request.query_params.items():
+        for key, text in query.items():
             if key == "portrait":
                 values[key] = text
             elif key in ("hop_frames", "right_frames", "seed"):
@@ -156,7 +140,7 @@ async def trickle(session_id: str, request: Request, authorization: Authorizatio
     session = server.session(session_id)
     if _content_type(request) != TRICKLE_TYPE:
         raise UnsupportedMediaError(f"Send candidates as {TRICKLE_TYPE}.")
-    await session.add_candidates(await _body(request, server.config.limits.sdp_bytes))
+    await session.add_candidates(await read_text(request, server.config.limits.sdp_bytes))
     return Response(status_code=204)
 
 
@@ -183,55 +167,6 @@ async def session_chunks(session_id: str, request: Request, after: int = -1) -> 
     return {"chunks": [dataclasses.asdict(trace) for trace in traces]}
 
 
-# --- portraits ---
-
-
-@router.get("/v1/portraits")
-async def portraits(request: Request) -> dict[str, Any]:
-    gallery = _server(request).gallery
-    return {"portraits": [entry.to_dict() for entry in gallery.list()], "default": gallery.default}
-
-
-@router.get("/v1/portraits/{portrait_id}/{view}")
-async def portrait_picture(portrait_id: str, view: str, request: Request) -> Response:
-    """view: `thumbnail` (the face, 256 px) or `picture` (all of it)."""
-    if view not in ("thumbnail", "picture"):
-        raise NotFoundError("A portrait has a thumbnail and a picture, nothing else.")
-    entry = _server(request).gallery.get(portrait_id)
-    data = entry.jpeg(thumbnail=view == "thumbnail")
-    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
-
-
-@router.post("/v1/portraits", status_code=201)
-async def upload_portrait(
-    request: Request,
-    picture: UploadFile,
-    consent: Annotated[str, Form()] = "",
-    name: Annotated[str, Form()] = "",
-    authorization: Authorization = None,
-) -> Response:
-    """A picture with one face, and the statement of who agreed to its use."""
-    server = _server(request)
-    server.guard.check_token(authorization)
-    if picture.content_type not in (*PICTURE_TYPES, "application/octet-stream", None):
-        raise UnsupportedMediaError(f"The picture is {picture.content_type}; send a JPEG, PNG or WebP file.")
-    limit = server.config.limits.portrait_bytes
-    data = await picture.read(limit + 1)
-    entry = await server.gallery.upload(data, name=name or (picture.filename or ""), consent=consent)
-    location = f"/v1/portraits/{entry.id}"
-    return JSONResponse(entry.to_dict(), status_code=201, headers={"Location": location})
-
-
-@router.delete("/v1/portraits/{portrait_id}", status_code=204)
-async def delete_portrait(
-    portrait_id: str, request: Request, authorization: Authorization = None
-) -> Response:
-    server = _server(request)
-    server.guard.check_token(authorization)
-    server.gallery.delete(portrait_id)
-    return Response(status_code=204)
-
-
 # --- the server itself ---
 
 
@@ -243,10 +178,12 @@ def _version() -> str:
 
 
 @router.get("/v1/server")
-async def about(request: Request) -> dict[str, Any]:
-    """What a client needs to know before it opens a session."""
+async def about(request: Request, authorization: Authorization = None) -> dict[str, Any]:
+    """What a client needs to know before it opens a session; with a valid token also how it gets relayed."""
     server = _server(request)
+    trusted = server.guard.has_token(authorization)
     config = server.config
+    hop_frames, right_frames = server.chunking()
     return {
         "version": _version(),
         "model": config.model.name,
@@ -255,15 +192,18 @@ async def about(request: Request) -> dict[str, Any]:
         "fps": FPS,
         "sample_rate": SAMPLE_RATE,
         "token_required": server.guard.token_required,
-        "ice_servers": [dataclasses.asdict(item) for item in config.ice.servers],
+        **server.ice.describe(trusted=trusted),
         "default_portrait": server.gallery.default if server.status == "ready" else None,
-        "defaults": {"hop_frames": config.media.hop_frames, "right_frames": config.media.right_frames},
+        "defaults": {"hop_frames": hop_frames, "right_frames": right_frames},
         "budget": server.budget().to_dict(),
+        "recording": config.recording.allowed,
         "limits": {
             "sessions": config.limits.sessions,
             "portrait_bytes": config.limits.portrait_bytes,
             "portrait_pixels": config.limits.portrait_pixels,
+            "uploaded_portraits": config.limits.uploaded_portraits,
         },
+        "uploads": server.uploads(),
     }
 
 

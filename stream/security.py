@@ -18,6 +18,7 @@ from stream.errors import (
 )
 
 TOKEN_VARIABLE = "TALKALONG_TOKEN"
+VIEWER_TOKEN_VARIABLE = "TALKALONG_VIEWER_TOKEN"
 BEARER = "bearer "
 SESSION_ID_BYTES = 16
 FULL_RETRY_S = 10
@@ -28,6 +29,13 @@ def new_session_id() -> str:
     return secrets.token_hex(SESSION_ID_BYTES)
 
 
+def _bearer(authorization: str | None) -> str:
+    """The token of an Authorization header (RFC 6750, 2.1), or ""."""
+    if authorization and authorization[: len(BEARER)].lower() == BEARER:
+        return authorization[len(BEARER) :].strip()
+    return ""
+
+
 class Guard:
     """Checks tokens, counts sessions, judges offers. Event loop only."""
 
@@ -35,6 +43,7 @@ class Guard:
         self._limits = config.limits
         self._ice = config.ice
         self._token = os.environ.get(TOKEN_VARIABLE) or config.security.token
+        self._viewer_token = os.environ.get(VIEWER_TOKEN_VARIABLE) or config.security.viewer_token
         self._addresses: Counter[str] = Counter()
 
     @property
@@ -45,13 +54,34 @@ class Guard:
         """Constant-time; `token` is an alternative to the Authorization header (WebSocket configuration)."""
         if not self._token:
             return
-        given = token or ""
-        if authorization and authorization[: len(BEARER)].lower() == BEARER:
-            given = authorization[len(BEARER) :].strip()
+        given = token or _bearer(authorization)
         if not hmac.compare_digest(given.encode(), self._token.encode()):
             raise UnauthorizedError(
                 "This server needs a token; send it as 'Authorization: Bearer TOKEN'. Its operator knows it."
             )
+
+    def check_viewer_token(self, authorization: str | None) -> None:
+        """As `check_token`; the token that allows watching alone is good too."""
+        viewer = self._viewer_token
+        if viewer and hmac.compare_digest(_bearer(authorization).encode(), viewer.encode()):
+            return
+        self.check_token(authorization)
+
+    def has_viewer_token(self, authorization: str | None) -> bool:
+        """As `check_viewer_token`, for answers that only leave something out."""
+        try:
+            self.check_viewer_token(authorization)
+        except UnauthorizedError:
+            return False
+        return True
+
+    def has_token(self, authorization: str | None) -> bool:
+        """As `check_token`, for answers that only leave something out."""
+        try:
+            self.check_token(authorization)
+        except UnauthorizedError:
+            return False
+        return True
 
     def enter(self, address: str) -> None:
         """Count a new session of this address, or refuse it with a sentence."""

@@ -19,20 +19,28 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from stream import aiortc_patches
+from stream.audience import Audience
+from stream.broadcast import Broadcasts, new_name
 from stream.config import ServeConfig
+from stream.data_directory import uploads_directory
 from stream.engine import ModelEngine
 from stream.errors import EngineError, NotFoundError, StreamError, UnavailableError
 from stream.gallery import Gallery
+from stream.ice import Ice
 from stream.metrics import Metrics
+from stream.pace import Pace
+from stream.portrait_store import PortraitStore
 from stream.protocol import LatencyBudget, SessionConfig
+from stream.recording_folder import RecordingFolder
 from stream.security import Guard, new_session_id
 from stream.session import Session
-from stream.warm_up import latency_budget, warm_up
+from stream.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
 
 WEB_DIRECTORY = Path(__file__).resolve().parent.parent / "client" / "web"
 BUNDLED_MODEL = "portrait_256"
+WHEP_RELATION = "urn:ietf:params:whep"
 
 
 class Server:
@@ -51,12 +59,16 @@ class Server:
         self.config = config
         self.metrics = Metrics()
         self.guard = Guard(config)
+        self.ice = Ice(config)
+        self.recordings = RecordingFolder(config.recording)
         self.sessions: dict[str, Session] = {}
+        self.broadcasts = Broadcasts(config)
+        self.audience = Audience(config, self.broadcasts, guard=self.guard, metrics=self.metrics)
         self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
         self._gallery = gallery
         self._on_ready = on_ready
         self._engine: ModelEngine | None = None
-        self._step_times_ms: list[float] = []
+        self._pace = Pace(config.media, {}, {})
         self._warm = False
         self._stopping = False
         self._failure: str | None = None
@@ -99,21 +111,26 @@ class Server:
         if self.status != "ready":
             raise UnavailableError(self.message, code=self.status)
 
-    def budget(self, options: SessionConfig | None = None) -> LatencyBudget:
-        media = self.config.media
+    def chunking(self, options: SessionConfig | None = None) -> tuple[int, int]:
+        """Frames of hop and of look-ahead that a session opened now would get."""
         options = options or SessionConfig()
-        return latency_budget(
-            media,
-            self._step_times_ms,
-            hop_frames=options.hop_frames or media.hop_frames,
-            right_frames=media.right_frames if options.right_frames is None else options.right_frames,
-        )
+        right = self.config.media.right_frames if options.right_frames is None else options.right_frames
+        return self._pace.hop_frames(options.hop_frames, open_sessions=self._open_sessions), right
+
+    @property
+    def _open_sessions(self) -> int:
+        return 0 if self._engine is None else self._engine.open_sessions
+
+    def budget(self, options: SessionConfig | None = None) -> LatencyBudget:
+        hop, right = self.chunking(options)
+        return self._pace.budget(hop_frames=hop, right_frames=right, open_sessions=self._open_sessions)
 
     # --- start and stop ---
 
     async def start(self) -> None:
         """Begin to load; returns at once, `status` tells the rest."""
         aiortc_patches.install(loopback=self.config.ice.loopback)
+        await asyncio.to_thread(self.recordings.adopt)
         self._starting = asyncio.create_task(self._start(), name="server-start")
 
     async def _start(self) -> None:
@@ -123,7 +140,7 @@ class Server:
             if self._gallery is None:
                 self._gallery = await self._load_gallery(engine)
             entry = self._gallery.get(None)
-            self._step_times_ms = await warm_up(
+            self._pace = await warm_up(
                 engine, entry.portrait, self.config.media, windows=self.config.model.warm_up_windows
             )
         except (EngineError, StreamError) as error:
@@ -143,12 +160,19 @@ class Server:
         return await Gallery.load(
             gallery_folder(self.config.model.name),
             prepare=engine.prepare,
+            prepare_upload=engine.prepare_upload,
             default=portraits.default,
-            uploads_directory=Path(portraits.uploads_directory) if portraits.uploads_directory else None,
+            store=PortraitStore(uploads_directory(portraits.uploads_directory)),
             max_uploads=limits.uploaded_portraits,
             max_bytes=limits.portrait_bytes,
             max_pixels=limits.portrait_pixels,
         )
+
+    def uploads(self) -> dict[str, Any]:
+        """Whether uploaded portraits are still there after a restart; problem: why not, a sentence."""
+        if self._gallery is None:
+            return {"kept": False, "problem": None}
+        return {"kept": self._gallery.folder is not None, "problem": self._gallery.problem}
 
     async def aclose(self) -> None:
         """End every session, then the model process. Idempotent."""
@@ -160,43 +184,64 @@ class Server:
             socket.cancel()
         await asyncio.gather(
             *(session.aclose() for session in list(self.sessions.values())),
+            self.audience.aclose(),
             *self.sockets,
             return_exceptions=True,
         )
         if self._engine is not None:
             await self._engine.aclose()
+        if self._gallery is not None:
+            await self._gallery.aclose()
 
     # --- sessions ---
 
-    async def open_session(self, offer: str, options: SessionConfig, *, address: str) -> tuple[Session, str]:
-        """A new WebRTC session and the answer to its offer; raises StreamError."""
+    async def open_session(
+        self,
+        offer: str,
+        options: SessionConfig,
+        *,
+        address: str,
+        kind: type[Session] = Session,
+        stream: str | None = None,
+        transport: str = "webrtc",
+    ) -> tuple[Session, str]:
+        """A new WebRTC session and the answer to its offer; raises StreamError.
+
+        kind: the class of the session. stream: the name under which it can be watched; None for a random one.
+        transport: its name in the metrics.
+        """
         self.check_ready()
         offer = self.guard.check_offer(offer)
         entry = self.gallery.get(options.portrait)
+        stream = stream or new_name()
+        self.broadcasts.check_free(stream)
         self.guard.enter(address)
         try:
-            session = Session(
+            session = kind(
                 new_session_id(),
                 config=self.config,
                 engine=self.engine,
                 entry=entry,
                 options=options,
+                chunking=self.chunking(options),
                 budget=self.budget(options),
                 guard=self.guard,
                 metrics=self.metrics,
+                recordings=self.recordings,
                 on_closed=lambda closed: self._closed(closed, address),
             )
         except BaseException:
             self.guard.leave(address)
             raise
         self.sessions[session.id] = session
+        session.broadcast = self.broadcasts.open(stream, released=session.released, entry=entry)
         self.metrics.sessions.inc()
         try:
             answer = await session.answer(offer)
         except BaseException:
             await session.aclose()
             raise
-        self.metrics.opened.labels(transport="webrtc").inc()
+        self.metrics.opened.labels(transport=transport).inc()
         return session, answer
 
     def session(self, session_id: str) -> Session:
@@ -205,7 +250,15 @@ class Server:
             raise NotFoundError("There is no such session; it may have ended.", code="session_not_found")
         return session
 
+    def watch_links(self, session: Session) -> str | None:
+        """The Link to where a session can be watched."""
+        if session.broadcast is None:
+            return None
+        return f'</whep/{session.broadcast.name}>; rel="{WHEP_RELATION}"'
+
     def _closed(self, session: Session, address: str) -> None:
+        if session.broadcast is not None:
+            self.broadcasts.close(session.broadcast)
         if self.sessions.pop(session.id, None) is not None:
             self.guard.leave(address)
             self.metrics.sessions.dec()
@@ -225,8 +278,13 @@ def create_app(
     config: ServeConfig, *, gallery: Gallery | None = None, on_ready: Callable[[Server], None] | None = None
 ) -> FastAPI:
     """The ASGI application; `app.state.server` is the `Server` behind it."""
+    from stream.portrait_routes import router as portrait_router
+    from stream.recording_routes import router as recording_router
     from stream.routes import router
+    from stream.watch import router as watch_router
     from stream.websocket import router as websocket_router
+    from stream.whep import router as whep_router
+    from stream.whip import router as whip_router
 
     server = Server(config, gallery=gallery, on_ready=on_ready)
 
@@ -246,10 +304,14 @@ def create_app(
             allow_origins=list(config.network.cors_origins),
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "If-Match"],
-            expose_headers=["Location", "Link", "Retry-After"],
+            expose_headers=["Location", "Link", "Retry-After", "ETag", "Accept-Post"],
         )
     app.include_router(router)
+    app.include_router(recording_router)
+    app.include_router(portrait_router)
     app.include_router(websocket_router)
+    for broadcast_router in (whip_router, whep_router, watch_router):
+        app.include_router(broadcast_router)
     app.add_exception_handler(StreamError, _stream_error)
     app.add_exception_handler(EngineError, _engine_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -267,6 +329,7 @@ async def _stream_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StreamError)
     request.app.state.server.metrics.refused.labels(code=error.code).inc()
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    headers |= error.headers
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_body(error.code, error.message), status_code=error.status, headers=headers)

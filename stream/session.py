@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, replace
+from typing import Any
 
 import av
 import numpy as np
@@ -13,27 +14,28 @@ import numpy.typing as npt
 from aiortc import (
     MediaStreamTrack,
     RTCDataChannel,
-    RTCIceServer,
-    RTCRtpSender,
     RTCRtpTransceiver,
-    RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
-from aiortc.sdp import candidate_from_sdp
 
 from stream import aiortc_patches
+from stream.broadcast import Broadcast
 from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
 from stream.engine_session import EngineFrames
+from stream.entry import Entry
 from stream.errors import BadRequestError
 from stream.figures import Figures, Moment
-from stream.gallery import Entry
+from stream.ice import Ice
 from stream.ingest import Ingest
+from stream.lateness import Lateness
 from stream.metrics import Metrics
+from stream.negotiation import audio_codecs, negotiate, video_codec, video_codecs
 from stream.playout import AudioPlayout, VideoPlayout
 from stream.protocol import (
     AUDIO_LEAD_S,
+    FPS,
     SAMPLE_RATE,
     ChunkTrace,
     LatencyBudget,
@@ -42,15 +44,20 @@ from stream.protocol import (
     SessionConfig,
     SessionStats,
     SetControls,
+    SetRecording,
     controls_message,
     notice_message,
     parse_client_message,
     pong_message,
     stats_message,
 )
+from stream.recording_folder import RecordingFolder
+from stream.released import Released
 from stream.security import Guard
+from stream.session_recorder import SessionRecorder
 from stream.trace import Traces
 from stream.tracks import AudioOut, VideoOut
+from stream.trickle import Trickle
 from stream.windows import AudioWindower
 
 logger = logging.getLogger(__name__)
@@ -75,13 +82,20 @@ class Session:
         engine: ModelEngine,
         entry: Entry,
         options: SessionConfig,
+        chunking: tuple[int, int],
         budget: LatencyBudget,
         guard: Guard,
         metrics: Metrics,
+        recordings: RecordingFolder,
         on_closed: Callable[[Session], None],
     ) -> None:
         self.id = session_id
         self.state = "connecting"
+        self.released = Released()
+        self.broadcast: Broadcast | None = None  # those who watch
+        self.recorder = SessionRecorder(
+            recordings, self.released, portrait=entry.portrait.name, send=self._send, metrics=metrics
+        )
         self._config = config
         self._engine = engine
         self._entry = entry
@@ -91,18 +105,16 @@ class Session:
         self._on_closed = on_closed
         self._controls = options.controls
         self._figures = Figures()
+        self._lateness = Lateness()
         self._traces = Traces()
         self._skipped_frames = 0
         self._codec = ""
         self._link: dict[str, float] = {"packets_received": 0, "packets_lost": 0, "rtt_ms": 0.0}
-        self._candidates = 0
         self._messages = 0  # of the current second
 
         media = config.media
-        spec = engine.window_spec(
-            hop_frames=options.hop_frames or media.hop_frames,
-            right_frames=media.right_frames if options.right_frames is None else options.right_frames,
-        )
+        hop_frames, right_frames = chunking
+        spec = engine.window_spec(hop_frames=hop_frames, right_frames=right_frames)
         self._windower = AudioWindower(spec)
         self._audio = AudioPlayout()
         self._video = VideoPlayout()
@@ -117,19 +129,19 @@ class Session:
         self._line = engine.open(
             entry.portrait, spec=spec, seed=options.seed, controls=options.controls, listener=self
         )
-        self._audio_out = AudioOut(clock=self._clock, playout=self._audio, on_error=self._fail)
+        self._audio_out = AudioOut(
+            clock=self._clock, playout=self._audio, on_error=self._fail, released=self.released
+        )
         self._video_out = VideoOut(
             clock=self._clock,
             playout=self._video,
             picture=entry.portrait.canvas,
             on_error=self._fail,
             on_shown=self._on_shown,
+            released=self.released,
         )
-        servers = [
-            RTCIceServer(urls=server.urls, username=server.username, credential=server.credential)
-            for server in config.ice.servers
-        ]
-        self._pc = aiortc_patches.peer_connection(servers)
+        self._pc = Ice(config).peer_connection()
+        self._trickle = Trickle(self._pc, guard=guard, limit=config.limits.candidates)
         self._uplink: aiortc_patches.LowDelayBuffer | None = None
         self._channel: RTCDataChannel | None = None
         self._remote: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()
@@ -144,50 +156,38 @@ class Session:
     async def answer(self, offer: str) -> str:
         """The answer to this offer, with all of our candidates; the session runs from here on."""
         audio, video = self._transceivers()
-        self._pc.on("track", self._on_track)
-        self._pc.on("datachannel", self._on_channel)
-        self._pc.on("connectionstatechange", self._on_connection_state)
-        try:
-            await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-            description = await self._pc.createAnswer()
-            await self._pc.setLocalDescription(description)
-        except (
-            Exception
-        ) as error:  # aiortc's parser asserts, indexes and raises what it likes on foreign text
-            logger.debug("an offer could not be used", exc_info=True)
-            raise BadRequestError(
-                f"The offer cannot be used ({error or type(error).__name__}); it needs audio to and from the "
-                "server (Opus) and video from it (H.264 or VP8), on one connection.",
-                code="bad_sdp",
-            ) from error
+        answer = await self._negotiate(
+            offer,
+            "it needs audio to and from the server (Opus) and video from it (H.264 or VP8), on one connection.",
+        )
         if audio.mid is None or video.mid is None:
             raise BadRequestError(
                 "The offer needs one audio section (sendrecv, Opus) and one video section "
                 "(recvonly, H.264 or VP8).",
                 code="bad_sdp",
             )
-        answer: str = self._pc.localDescription.sdp
-        self._codec = _video_codec(answer)
+        self._codec = video_codec(answer)
         self._tune(audio, video)
-        self._task = asyncio.create_task(self._run(), name=f"session-{self.id[:8]}")
+        self._begin()
         return answer
+
+    async def _negotiate(self, offer: str, needs: str) -> str:
+        """The answer to `offer`, once our transceivers are there; `needs` says to a person what the offer lacks."""
+        self._pc.on("track", self._on_track)
+        self._pc.on("datachannel", self._on_channel)
+        self._pc.on("connectionstatechange", self._on_connection_state)
+        return await negotiate(self._pc, offer, needs)
+
+    def _begin(self, *more: Coroutine[Any, Any, None]) -> None:
+        """Live from here on; `more` runs beside what every session does."""
+        self._task = asyncio.create_task(self._run(*more), name=f"session-{self.id[:8]}")
 
     def _transceivers(self) -> tuple[RTCRtpTransceiver, RTCRtpTransceiver]:
         """Ours come first with their preferences: aiortc ignores a choice made after the offer is in."""
         audio = self._pc.addTransceiver(self._audio_out, direction="sendrecv")
         video = self._pc.addTransceiver(self._video_out, direction="sendonly")
-        known = RTCRtpSender.getCapabilities("audio").codecs
-        audio.setCodecPreferences([codec for codec in known if codec.mimeType.lower() == "audio/opus"])
-        known = RTCRtpSender.getCapabilities("video").codecs
-        wanted = [
-            codec
-            for name in self._config.media.video_codecs
-            for codec in known
-            if codec.mimeType.lower() == name.lower()
-        ]
-        video.setCodecPreferences(
-            [*wanted, *(codec for codec in known if codec.mimeType.lower() == "video/rtx")]
-        )
+        audio.setCodecPreferences(audio_codecs())
+        video.setCodecPreferences(video_codecs(self._config.media))
         return audio, video
 
     def _tune(self, audio: RTCRtpTransceiver, video: RTCRtpTransceiver) -> None:
@@ -204,36 +204,16 @@ class Session:
             aiortc_patches.use_encoder(video.sender, encoder)
 
     async def add_candidates(self, fragment: str) -> None:
-        """Trickled candidates (RFC 8840 fragment): `a=mid:` and `a=candidate:` lines."""
-        mid = "0"
-        for line in fragment.splitlines():
-            if line.startswith("a=mid:"):
-                mid = line.removeprefix("a=mid:").strip()
-            elif line.startswith("a=candidate:"):
-                self._candidates += 1
-                if self._candidates > self._config.limits.candidates:
-                    raise BadRequestError(
-                        f"More than {self._config.limits.candidates} candidates are not accepted.",
-                        code="too_many_candidates",
-                    )
-                if not self._guard.accepts_candidate(line):
-                    continue
-                try:
-                    candidate = candidate_from_sdp(line.removeprefix("a=candidate:"))
-                except (AssertionError, ValueError, IndexError) as error:
-                    raise BadRequestError(
-                        f"This candidate cannot be read: {line!r}.", code="bad_candidate"
-                    ) from error
-                candidate.sdpMid = mid
-                await self._pc.addIceCandidate(candidate)
-            elif line.startswith("a=end-of-candidates"):
-                await self._pc.addIceCandidate(None)
+        """Trickled candidates (RFC 8840 fragment)."""
+        await self._trickle.add(fragment)
 
     # --- life ---
 
-    async def _run(self) -> None:
+    async def _run(self, *more: Coroutine[Any, Any, None]) -> None:
         try:
             async with asyncio.TaskGroup() as group:
+                for part in more:
+                    group.create_task(part)
                 group.create_task(self._receive())
                 group.create_task(self._tick())
                 group.create_task(self._push_stats())
@@ -266,7 +246,9 @@ class Session:
         self._line.close()
         self._audio_out.stop()
         self._video_out.stop()
+        self.released.end()
         await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
+        await self.recorder.aclose()
         if not self._remote.done():
             self._remote.cancel()
         self._on_closed(self)
@@ -331,7 +313,7 @@ class Session:
     def _on_model_pcm(self, pcm: npt.NDArray[np.float32]) -> None:
         for window in self._windower.push(pcm):
             first = self._windower.spec.frames(window.index).start
-            deadline = self._clock.heard(first * SLOT_SAMPLES) + self._budget.playout_delay_ms / 1000
+            deadline = self._clock.heard(first * SLOT_SAMPLES) + self._clock.playout_delay_ms / 1000
             self._traces.window(window.index, first, self._ingest.end, self._clock.now())
             self._line.submit(window, deadline)
 
@@ -343,6 +325,17 @@ class Session:
             self._traces.made(made, self._clock.now())
             self._figures.step(made.cost)
             self._metrics.step_ms.observe(made.cost.step_ms)
+            self._judge_delay(made.first_frame)
+
+    def _judge_delay(self, frame: int) -> None:
+        """A chunk's first frame is here: if frames come late again and again, both tracks shift once."""
+        now = self._clock.now()
+        due = self._clock.heard(frame * SLOT_SAMPLES) + self._clock.playout_delay_ms / 1000
+        if frames := self._lateness.made(now - due, now):
+            self._clock.lengthen(frames)
+            grown_ms = 1000 * frames / FPS
+            self._budget = replace(self._budget, step_allowance_ms=self._budget.step_allowance_ms + grown_ms)
+            logger.warning("session %s: the model is late; the delay grows by %.0f ms", self.id, grown_ms)
 
     def _on_shown(self, frame: int, timestamp: int) -> None:
         self._traces.shown(frame, timestamp, self._clock.now())
@@ -374,12 +367,15 @@ class Session:
         if state == "connected":
             if self.state == "connecting":
                 self.state = "live" if self._engine.live else "restarting"
+            if self._config.recording.every_session and not self._connected.is_set():
+                self.recorder.begin()
             self._connected.set()
         elif state in ("failed", "closed"):
             self._over.set()
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         self._channel = channel
+        self.recorder.announce()
         channel.on("message", self._on_message)
 
     def _on_message(self, text: str | bytes) -> None:
@@ -397,6 +393,8 @@ class Session:
             self._send(controls_message(message.values))
         elif isinstance(message, Ping):
             self._send(pong_message(message.id))
+        elif isinstance(message, SetRecording):
+            self.recorder.ask(message)
 
     def _send(self, text: str) -> None:
         if self._channel is not None and self._channel.readyState == "open":
@@ -456,6 +454,7 @@ class Session:
             frames_skipped=self._skipped_frames,
             miss_ratio=round(self._figures.miss_ratio(), 4),
             reanchors=self._clock.reanchors,
+            delay_raised_ms=round(1000 * self._lateness.raised_frames / FPS),
             audio_buffer_ms=round(self._audio.buffered_ms, 1),
             video_buffer_ms=round(self._video.buffered_ms, 1),
             windows_queued=self._line.queued,
@@ -472,6 +471,8 @@ class Session:
             mouth_to_photon_ms=round(budget.mouth_to_photon_ms + self._link["rtt_ms"], 1),
             budget=budget.to_dict(),
             controls=asdict(self._controls),
+            viewers=self.broadcast.viewers if self.broadcast is not None else 0,
+            recording=self.recorder.stats(),
         )
 
     def _report_metrics(self) -> None:
@@ -485,18 +486,3 @@ class Session:
         }
         for name, grown in self._figures.fresh(totals).items():
             getattr(self._metrics, name).inc(grown)
-
-
-def _video_codec(sdp: str) -> str:
-    """The codec that an answer chose for video: the first payload of its m=video line."""
-    chosen: str | None = None
-    names: dict[str, str] = {}
-    inside = False
-    for line in sdp.splitlines():
-        if line.startswith("m="):
-            inside = line.startswith("m=video")
-            chosen = line.split()[3] if inside else chosen
-        elif inside and line.startswith("a=rtpmap:"):
-            payload, _, name = line.removeprefix("a=rtpmap:").partition(" ")
-            names[payload] = name.partition("/")[0]
-    return names.get(chosen or "", "")

@@ -18,6 +18,7 @@ from aiortc.mediastreams import MediaStreamError
 from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.playout import AudioPlayout, VideoPlayout
 from stream.protocol import AUDIO_LEAD_S, SAMPLE_RATE
+from stream.released import Released
 
 AUDIO_TIME_BASE = fractions.Fraction(1, SAMPLE_RATE)
 VIDEO_TIME_BASE = fractions.Fraction(1, 90_000)
@@ -37,6 +38,7 @@ class VideoOut(MediaStreamTrack):
 
     picture: the portrait itself, RGB uint8 [H, W, 3] with even sides.
     on_shown: told of each frame that is released in its own slot: its number and its time stamp.
+    released: told of every picture.
     on_error: told of any unexpected exception (aiortc would swallow it and freeze the picture).
     """
 
@@ -50,11 +52,13 @@ class VideoOut(MediaStreamTrack):
         picture: npt.NDArray[np.uint8],
         on_error: Callable[[Exception], None],
         on_shown: Callable[[int, int], None] = lambda *_: None,
+        released: Released | None = None,
     ) -> None:
         super().__init__()
         self._clock = clock
         self._playout = playout
         self._on_shown = on_shown
+        self._released = released or Released()
         self._on_error = on_error
         self._yuv = yuv(picture)
         self._position = 0
@@ -80,6 +84,7 @@ class VideoOut(MediaStreamTrack):
         slot = position // SLOT_SAMPLES
         self._position = position + SLOT_SAMPLES
         index = self._clock.media_frame(slot)
+        fresh = not self.sent_frames
         if index is not None and index >= 0:
             rgb, exact = self._playout.take(index)
             self.due_frames += 1
@@ -87,7 +92,8 @@ class VideoOut(MediaStreamTrack):
             if exact:
                 self._on_shown(index, slot * VIDEO_TICKS)
             if rgb is not None:
-                self._yuv = yuv(rgb)
+                self._yuv, fresh = yuv(rgb), True
+        self._released.picture(position, self._yuv, fresh)
         frame = av.VideoFrame.from_ndarray(self._yuv, format="yuv420p")
         frame.pts = slot * VIDEO_TICKS
         frame.time_base = VIDEO_TIME_BASE
@@ -98,17 +104,23 @@ class VideoOut(MediaStreamTrack):
 class AudioOut(MediaStreamTrack):
     """The speaker's own sound, 20 ms at a time, held back by the playout delay; silence before it.
 
-    It leaves AUDIO_LEAD_S before it is due, which its sender reports account for.
+    It leaves AUDIO_LEAD_S before it is due, which its sender reports account for. released: told of every packet.
     """
 
     kind = "audio"
 
     def __init__(
-        self, *, clock: PresentationClock, playout: AudioPlayout, on_error: Callable[[Exception], None]
+        self,
+        *,
+        clock: PresentationClock,
+        playout: AudioPlayout,
+        on_error: Callable[[Exception], None],
+        released: Released | None = None,
     ) -> None:
         super().__init__()
         self._clock = clock
         self._playout = playout
+        self._released = released or Released()
         self._on_error = on_error
         self._position = 0
         self.played = 0  # stream position after the last sample that was released
@@ -134,6 +146,7 @@ class AudioOut(MediaStreamTrack):
             start = index * SLOT_SAMPLES + position % SLOT_SAMPLES
             pcm = self._playout.read(start, PACKET_SAMPLES)
             self.played = start + PACKET_SAMPLES
+        self._released.sound(position, pcm)
         frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
         frame.sample_rate = SAMPLE_RATE
         frame.pts = position

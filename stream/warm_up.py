@@ -1,4 +1,4 @@
-"""Run the model before anyone waits for it, and measure a step: the latency budget comes from here."""
+"""Run the model before anyone waits for it, and measure its steps: chunk size and latency budget come from here."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ import time
 import numpy as np
 
 from pipeline.portrait import Portrait
-from pipeline.windowing import AudioWindow
+from pipeline.windowing import AudioWindow, WindowSpec
 from stream.config import MediaConfig
 from stream.engine import ModelEngine
 from stream.engine_session import EngineFrames
 from stream.errors import EngineError
-from stream.protocol import FPS, ControlValues, LatencyBudget
+from stream.pace import HOPS, Pace
+from stream.protocol import ControlValues
 
 logger = logging.getLogger(__name__)
 
 FIRST_WINDOWS_IGNORED = 3
 WINDOW_TIMEOUT_S = 60.0
 REST_S = 0.015  # in which a live session's model brings its memory up to date
-# A live session shares the cores with codecs, network and often the browser, which the warm-up does not: with all of
-# them on two cores, a step that took 36 ms in warm-up took 63 ms.
-LIVE_FACTOR = 1.3
 
 
 class _Probe:
@@ -46,15 +44,22 @@ class _Probe:
         self.answers.put_nowait(message)
 
 
-async def warm_up(
-    engine: ModelEngine, portrait: Portrait, media: MediaConfig, *, windows: int
-) -> list[float]:
-    """Wall time of each measured step in ms, from submission to the chunk's first frame in hand, one at a time, on
-    silence."""
+async def warm_up(engine: ModelEngine, portrait: Portrait, media: MediaConfig, *, windows: int) -> Pace:
+    """Step the model on silence, one window at a time, with every chunk size that a session may get."""
+    times_ms, whole_times_ms = {}, {}
+    for hop in HOPS if media.hop_frames is None else (media.hop_frames,):
+        spec = engine.window_spec(hop_frames=hop, right_frames=media.right_frames)
+        times_ms[hop], whole_times_ms[hop] = await _measure(engine, portrait, spec, windows=windows)
+    return Pace(media, times_ms, whole_times_ms)
+
+
+async def _measure(
+    engine: ModelEngine, portrait: Portrait, spec: WindowSpec, *, windows: int
+) -> tuple[list[float], list[float]]:
+    """Wall time of each step in ms, from submission to the chunk's first frame in hand, and to its last."""
     probe = _Probe()
-    spec = engine.window_spec(hop_frames=media.hop_frames, right_frames=media.right_frames)
     session = engine.open(portrait, spec=spec, seed=0, controls=ControlValues(), listener=probe)
-    times_ms = []
+    times_ms, whole_times_ms = [], []
     silence = np.zeros(spec.window_samples, np.float32)
     try:
         for index in range(windows):
@@ -65,32 +70,15 @@ async def warm_up(
                     answer = await probe.answers.get()
                 if isinstance(answer, str):
                     raise EngineError(answer)
+                taken_ms = 1000 * (time.monotonic() - started)
                 if answer.cost is not None:
-                    times_ms.append(1000 * (time.monotonic() - started))
+                    times_ms.append(taken_ms)
                 if answer.last:
+                    whole_times_ms.append(taken_ms)
                     break
             await asyncio.sleep(REST_S)
     except TimeoutError as error:
         raise EngineError(f"The model gave no frames within {WINDOW_TIMEOUT_S:.0f} s of warm-up.") from error
     finally:
         session.close()
-    return times_ms[FIRST_WINDOWS_IGNORED:]
-
-
-def latency_budget(
-    media: MediaConfig, times_ms: list[float], *, hop_frames: int, right_frames: int
-) -> LatencyBudget:
-    """The budget of a session with this hop and look-ahead; the step allowance is given or measured."""
-    allowance_ms = media.step_allowance_ms
-    if allowance_ms is None:
-        measured = (
-            LIVE_FACTOR * float(np.percentile(times_ms, 95)) if times_ms else media.max_step_allowance_ms
-        )
-        allowance_ms = float(np.clip(measured, media.min_step_allowance_ms, media.max_step_allowance_ms))
-    return LatencyBudget(
-        hop_ms=1000 * hop_frames / FPS,
-        right_context_ms=1000 * right_frames / FPS,
-        step_allowance_ms=allowance_ms,
-        margin_ms=media.margin_ms,
-        floor_ms=media.floor_ms,
-    )
+    return times_ms[FIRST_WINDOWS_IGNORED:], whole_times_ms[FIRST_WINDOWS_IGNORED:]

@@ -31,7 +31,9 @@ from stream.protocol import (
     SessionConfig,
     SessionStats,
     SetControls,
+    SetRecording,
     controls_message,
+    notice_message,
     parse_client_message,
     parse_session_config,
     pong_message,
@@ -127,10 +129,8 @@ class SocketSession:
         self._entry = server.gallery.get(options.portrait)
         self._budget = server.budget(options)
         media = server.config.media
-        spec = server.engine.window_spec(
-            hop_frames=options.hop_frames or media.hop_frames,
-            right_frames=media.right_frames if options.right_frames is None else options.right_frames,
-        )
+        hop_frames, right_frames = server.chunking(options)
+        spec = server.engine.window_spec(hop_frames=hop_frames, right_frames=right_frames)
         self._windower = AudioWindower(spec)
         self._downsampler = Downsampler()
         self._encoder = _FrameEncoder(options.format, media.jpeg_quality, 1000 * media.video_bitrate_kbps)
@@ -220,6 +220,9 @@ class SocketSession:
             await self._socket.send_text(controls_message(message.values))
         elif isinstance(message, Ping):
             await self._socket.send_text(pong_message(message.id))
+        elif isinstance(message, SetRecording):
+            text = "WebSocket sessions are not recorded here: the client has every frame and can keep them."
+            await self._socket.send_text(notice_message("recording_off", text, level="warning"))
         elif isinstance(message, EndOfAudio):
             await self._feed(self._downsampler.flush(), last=True)
             self._ended = True

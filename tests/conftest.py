@@ -6,6 +6,8 @@ import os
 
 # Before anything imports torch: on shared cores, threads that spin while they wait starve the others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# No test leaves portraits in the data directory of whoever runs it; those that need a folder name one.
+os.environ["TALKALONG_UPLOADS"] = "memory"
 
 from pathlib import Path
 

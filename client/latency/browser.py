@@ -20,8 +20,10 @@ from client.audio_file import write_wav
 from client.errors import ClientError, ConnectionLostError
 from client.latency.adapters import Adapter
 from client.latency.chromium import FLAGS, chromium_path, microphone_flags
+from client.latency.network import Profile
 from client.latency.probe import Probe
 from client.latency.recording import SIDE, Recording
+from client.latency.relay import Relay
 from client.latency.trace import TIMESTAMP_MODULUS, Trace
 from stream.protocol import DATA_CHANNEL_LABEL, SAMPLE_RATE
 
@@ -43,10 +45,15 @@ class BrowserReceiver:
         adapter: Adapter,
         probe: Probe,
         *,
+        url: str = "",
+        profile: Profile | None = None,
         progress: Callable[[float, int, dict[str, Any]], None] = lambda *_: None,
     ) -> None:
+        """profile: a bad network between the browser and the server at `url`."""
         self._adapter = adapter
         self._probe = probe
+        self._url, self._profile = url, profile
+        self._relays: list[Relay] = []
         self._progress = progress
         self._frames: list[tuple[float, npt.NDArray[np.uint8]]] = []
         self._heard: list[list[Any]] = []
@@ -83,6 +90,8 @@ class BrowserReceiver:
                     await page.add_script_tag(path=Path(__file__).with_name("browser.js"))
                     return await self._run(page)
                 finally:
+                    for relay in self._relays:
+                        relay.aclose()
                     await self._adapter.aclose()
                     await browser.close()
 
@@ -95,8 +104,10 @@ class BrowserReceiver:
                 "([leg, servers, label]) => harness.offer(leg, servers, label)",
                 [leg, servers, DATA_CHANNEL_LABEL],
             )
-            answer = await self._adapter.exchange(offer, leg)
+            answer = await self._exchange(offer, leg)
             connected_ms = await page.evaluate("([leg, sdp]) => harness.accept(leg, sdp)", [leg, answer])
+        for relay in self._relays:
+            relay.impair()
         await page.evaluate("harness.speak()")
         begun_s = asyncio.get_running_loop().time()
         while (passed_s := asyncio.get_running_loop().time() - begun_s) < self._probe.seconds + TAIL_S:
@@ -108,6 +119,13 @@ class BrowserReceiver:
         figures = await self._adapter.figures()
         self._trace.chunks += await self._adapter.chunks(self._trace.newest_chunk)
         return self._recording(offered_ms / 1_000, connected_ms / 1_000, figures, about)
+
+    async def _exchange(self, offer: str, leg: str) -> str:
+        if self._profile is None:
+            return await self._adapter.exchange(offer, leg)
+        relay = Relay.open(self._url, self._profile, leg=len(self._relays))
+        self._relays.append(relay)
+        return relay.answer(await self._adapter.exchange(relay.offer(offer), leg))
 
     async def _take(self, page: Any) -> None:
         taken = await page.evaluate("harness.take()")

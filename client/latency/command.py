@@ -161,13 +161,13 @@ async def measure_once(
 ) -> dict[str, Any]:
     """One run as a report."""
     probe = make_probe(seconds=args.seconds, kind=args.probe, seed=args.seed)
-    if args.browser and conditions is not None:
-        raise ClientError("A bad network can be made for the aiortc receiver only: leave out --browser.")
     response_ms = None
     if args.adapter == "talkalong":
         response_ms = await lip_response_ms(args.server, _session_config(args), probe)
     if args.browser:
-        recording = await BrowserReceiver(adapter(args), probe, progress=show).record()
+        recording = await BrowserReceiver(
+            adapter(args), probe, url=args.server, profile=conditions, progress=show
+        ).record()
     else:
         recording = await Receiver(adapter(args), probe, profile=conditions, progress=show).record()
     settings = {

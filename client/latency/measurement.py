@@ -29,14 +29,16 @@ Array = npt.NDArray[np.float64]
 def measure(probe: Probe, recording: Recording, *, lip_response_ms: float | None = None) -> dict[str, Any]:
     """All figures; "problems" lists, as sentences, what makes them unfit to be used.
 
-    lip_response_ms: of `client.latency.lip_response`, where it could be measured.
+    lip_response_ms: of `client.latency.lip_response`, where it could be measured. What lips take to open in any case
+    is no fault of the way: the skew is what the picture is behind its sound beyond it.
     """
     lips, mouth = find_openings(probe, recording)
     ears = find_sounds(probe, recording)
     asked_s = recording.mouth_s + probe.onsets_s
     photon = 1_000 * (lips.time_s - asked_s)
     ear = 1_000 * (ears.time_s - asked_s)
-    skew = photon + MEAN_PHASE_MS - ear
+    lag = photon + MEAN_PHASE_MS - ear
+    skew = lag - MEAN_PHASE_MS - (np.nan if lip_response_ms is None else lip_response_ms)
     steady = phases(probe.onsets_s, photon)["steady"]
     way = breakdown(
         recording.trace,
@@ -48,13 +50,14 @@ def measure(probe: Probe, recording: Recording, *, lip_response_ms: float | None
     return {
         "mouth_to_photon_ms": phases(probe.onsets_s, photon),
         "mouth_to_ear_ms": phases(probe.onsets_s, ear),
+        "picture_after_sound_ms": phases(probe.onsets_s, lag),
         "skew_ms": phases(probe.onsets_s, skew),
         "first_frame_ms": _first_frame(recording),
         "connected_ms": round(1_000 * (recording.connected_s - recording.offered_s), 1),
         "frames": frames(recording.frame_s[recording.frame_s >= recording.mouth_s + STARTUP_S]),
         "drift_ms_per_hour": {
             "mouth_to_photon": slope(probe.onsets_s / 3_600, photon),
-            "skew": slope(probe.onsets_s / 3_600, skew),
+            "skew": slope(probe.onsets_s / 3_600, lag),
         },
         "deadlines": deadlines(recording.server),
         "way": way,

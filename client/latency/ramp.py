@@ -10,16 +10,17 @@ import contextlib
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from client.api import ServerApi
 from client.errors import ClientError
 from client.latency.adapters import TalkalongAdapter
 from client.latency.lips import find_openings
-from client.latency.probe import make_probe
+from client.latency.probe import Probe, make_probe
 from client.latency.receiver import Receiver
 from client.latency.recording import Recording
 from client.latency.statistics import summary
@@ -27,9 +28,12 @@ from stream.protocol import SessionConfig
 
 SETTLE_S = 4.0  # of each level: the newcomer's connection and first pictures
 POLL_S = 1.0
+ANSWER_S = 1.0  # in which the answer to a sound has come
 MAX_MISS_RATIO = 0.01
 GIVE_UP_RATIO = 0.25
 PROCESSES = ("server", "model")
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(kw_only=True)
@@ -107,9 +111,8 @@ class Ramp:
                 self.levels.append(level)
                 self._progress(level)
                 if level.miss_ratio > GIVE_UP_RATIO:
-                    self.stopped_by = (
-                        f"With {count} sessions {level.miss_ratio:.0%} of the pictures were missed."
-                    )
+                    sessions = f"{count} session{'s' if count > 1 else ''}"
+                    self.stopped_by = f"With {sessions} {level.miss_ratio:.0%} of the pictures were missed."
                     break
         finally:
             for receiver in self._receivers:
@@ -170,17 +173,42 @@ class Ramp:
         return {}
 
     def _find_delays(self, recordings: list[Recording | BaseException]) -> None:
-        asked: list[float] = []
-        delays: list[float] = []
-        for receiver, recording in zip(self._receivers, recordings, strict=True):
-            if isinstance(recording, BaseException):
-                continue
-            lips, _ = find_openings(receiver.probe, recording)
-            asked += (recording.mouth_s + receiver.probe.onsets_s).tolist()
-            delays += (1_000 * (lips.time_s - recording.mouth_s - receiver.probe.onsets_s)).tolist()
-        times, values = np.array(asked), np.array(delays)
+        found = [
+            answered(said(receiver.probe, recording), recording, self.levels)
+            for receiver, recording in zip(self._receivers, recordings, strict=True)
+            if not isinstance(recording, BaseException)
+        ]
+        times, values = (np.concatenate([pair[index] for pair in found] or [np.zeros(0)]) for index in (0, 1))
         for level in self.levels:
             level.mouth_to_photon_ms = summary(values[(times >= level.from_s) & (times < level.to_s)])
+
+
+def answered(probe: Probe, recording: Recording, levels: list[Level]) -> tuple[Array, Array]:
+    """When each of the probe's sounds was made, and after how many ms its lips were seen, NaN where they were not.
+
+    Where the whole recording has no common delay, because a newcomer has changed it, each level is looked at alone.
+    """
+    asked_s = recording.mouth_s + probe.onsets_s
+    lips, _ = find_openings(probe, recording)
+    if lips.responds:
+        return asked_s, 1_000 * (lips.time_s - asked_s)
+    delays_ms = np.full(len(asked_s), np.nan)
+    for level in levels:
+        inside = (asked_s >= level.from_s) & (asked_s < level.to_s)
+        seen = (recording.frame_s >= level.from_s) & (recording.frame_s < level.to_s + ANSWER_S)
+        part = replace(recording, frame_s=recording.frame_s[seen], gray=recording.gray[seen])
+        lips, _ = find_openings(replace(probe, onsets_s=probe.onsets_s[inside]), part)
+        if lips.responds:
+            delays_ms[inside] = 1_000 * (lips.time_s - asked_s[inside])
+    return asked_s, delays_ms
+
+
+def said(probe: Probe, recording: Recording) -> Probe:
+    """The probe up to where the recording was stopped: the detector learns from a share of its sounds."""
+    if len(recording.frame_s) == 0:
+        return probe
+    until_s = float(recording.frame_s[-1]) - recording.mouth_s - ANSWER_S
+    return replace(probe, onsets_s=probe.onsets_s[probe.onsets_s < until_s])
 
 
 def processes(metrics: str) -> dict[str, tuple[float, float]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from client.errors import ClientError
 
-SCHEMA = "talkalong-latency/1"
+SCHEMA = "talkalong-latency/2"
 
 
 def provenance(settings: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
@@ -72,8 +72,10 @@ def table(report: dict[str, Any]) -> str:
     figures = report["figures"]
     lines = [f"{'':30}{'p50':>9}{'p95':>9}{'p99':>9}{'95 % of p50':>18}{'n':>7}"]
     for label, name in (("mouth to photon", "mouth_to_photon_ms"), ("mouth to ear", "mouth_to_ear_ms"),
-                        ("picture after sound", "skew_ms")):  # fmt: skip
+                        ("picture after sound", "picture_after_sound_ms"), ("A/V skew", "skew_ms")):  # fmt: skip
         for phase in ("startup", "steady"):
+            if name == "skew_ms" and not figures[name][phase].get("count"):
+                continue  # the lips' own response is not known
             lines.append(_row(f"{label}, {phase}", figures[name][phase]))
     frames = figures["frames"]
     lines.append(_row("frame interval", frames["interval_ms"]))

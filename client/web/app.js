@@ -1,10 +1,13 @@
 // The page: wires gallery, voice, session and figures to the elements of index.html.
 
 import { Figures } from "./figures.js";
-import { Gallery, connectUpload } from "./gallery.js";
+import { Gallery } from "./gallery.js";
+import { connectManage } from "./manage.js";
 import { Problem } from "./problems.js";
-import { describeServer, readiness } from "./server.js";
+import { RecordControl } from "./recording.js";
+import { describeServer, forgetPicture, pictureAddress, readiness } from "./server.js";
 import { TalkSession } from "./session.js";
+import { connectUpload } from "./upload.js";
 import { Voice, listMicrophones } from "./voice.js";
 
 const $ = (id) => document.getElementById(id);
@@ -18,6 +21,7 @@ const video = $("video");
 const voice = new Voice();
 const gallery = new Gallery($("gallery"));
 const figures = new Figures($("figures"), video);
+const recordControl = new RecordControl(document, (on) => session?.setRecording?.(on), (error) => showProblem(error, hideNotice));
 let server = {};
 let session = null;
 let hearing = false;
@@ -48,12 +52,17 @@ async function start() {
     if (mine.cancelled) return;
     suggestHearing();
     const live = new TalkSession({
-      track, portrait: gallery.chosen.id, controls: controls(), video, iceServers: server.ice_servers ?? [],
+      track, portrait: gallery.chosen.id, controls: controls(), video,
     });
     session = live;
     live.addEventListener("state", ({ detail }) => { if (session === live) showState(detail); });
     live.addEventListener("stats", ({ detail }) => figures.update(detail));
     live.addEventListener("notice", ({ detail }) => serverNotice(detail));
+    live.addEventListener("recording", ({ detail }) => {
+      if (session !== live) return;
+      recordControl.update(detail);
+      if (!detail.on) say("The recording has ended; you can talk on.");
+    });
     live.addEventListener("retry", ({ detail }) => {
       say(`The connection was lost. Connecting again, try ${detail.attempt} of ${detail.of}…`);
     });
@@ -88,6 +97,7 @@ function fail(error) {
 function showState(state) {
   if (state === "closed") return;
   const running = state !== "idle";
+  recordControl.setLive(state === "live");
   $("stage").dataset.state = state;
   $("start").dataset.running = String(running);
   $("start-text").textContent = running ? "Stop" : "Start talking";
@@ -215,10 +225,7 @@ function describeLevel() {
 
 function showPortrait(portrait) {
   $("picture").style.setProperty("--picture-ratio", String(portrait.width / portrait.height || 1));
-  $("still").src = portrait.picture;
-  drawBackdrop(portrait.thumbnail);
-  $("still").alt = `Portrait: ${portrait.name}`;
-  $("still").hidden = false;
+  showPictures(portrait);
   $("start").disabled = false;
   if (session instanceof TalkSession) {
     stop();
@@ -226,6 +233,46 @@ function showPortrait(portrait) {
   } else if (!session) {
     say("Press Start and speak.");
   }
+}
+
+async function showPictures(portrait) {
+  const isPrivate = portrait.source !== "bundled";
+  const [picture, thumbnail] = await Promise.all(
+    [portrait.picture, portrait.thumbnail].map((path) => pictureAddress(path, { isPrivate })),
+  ).catch(() => []); // the session tells what is wrong
+  if (!picture || gallery.chosen?.id !== portrait.id) return;
+  $("still").src = picture;
+  $("still").alt = `Portrait: ${portrait.name}`;
+  $("still").hidden = false;
+  drawBackdrop(thumbnail);
+}
+
+/** What is known about the chosen portrait, below the gallery. */
+function describePortrait(portrait) {
+  $("chosen").hidden = !portrait;
+  if (!portrait) return;
+  const consent = portrait.consent;
+  $("chosen-name").textContent = portrait.name;
+  $("chosen-note").textContent = consent
+    ? `Yours. ${consent.given_by || "Somebody"} agreed on ${new Date(consent.given_at).toLocaleDateString()}.`
+    : portrait.credit;
+  $("chosen-note").title = [portrait.origin, portrait.licence && `Licence: ${portrait.licence}.`].filter(Boolean).join(" ");
+  $("manage").hidden = !consent;
+}
+
+function forgetPortrait(portrait) {
+  gallery.remove(portrait.id, { quiet: session instanceof TalkSession });
+  for (const path of [portrait.picture, portrait.thumbnail]) if (path) forgetPicture(path);
+}
+
+/** How long an own picture is kept, for the person who is about to give one. */
+function keepingNote() {
+  const uploads = server.uploads ?? {};
+  const first = "Until you use it, the picture is held for a preview only and then forgotten. ";
+  if (uploads.problem) return first + uploads.problem;
+  return first + (uploads.kept
+    ? "Used, it is kept on this server, without the data that cameras add, until you delete it."
+    : "Used, it is kept in the server’s memory until you delete it or the server stops.");
 }
 
 // --- the server --------------------------------------------------------------------------------------------
@@ -243,6 +290,7 @@ async function watchServer() {
 async function loadFromServer() {
   try {
     server = await describeServer();
+    recordControl.setAllowed(Boolean(server.recording));
     $("model").textContent = [server.model && `Model ${server.model}`, server.version && `Talkalong ${server.version}`]
       .filter(Boolean).join(" · ");
     if (!gallery.chosen) await gallery.load();
@@ -268,7 +316,15 @@ $("microphone").addEventListener("change", switchVoice);
 navigator.mediaDevices?.addEventListener("devicechange", () => fillMicrophones());
 voice.addEventListener("problem", ({ detail }) => fail(detail));
 gallery.addEventListener("change", ({ detail }) => showPortrait(detail));
-gallery.addEventListener("upload", connectUpload($("upload"), $("file"), (portrait) => gallery.add(portrait)));
+gallery.addEventListener("chosen", ({ detail }) => describePortrait(detail));
+gallery.addEventListener("upload", connectUpload($("upload"), $("file"), {
+  done: (portrait) => gallery.add(portrait), limits: () => server.limits, kept: keepingNote,
+}));
+const manage = connectManage($("managed"), {
+  uploads: () => gallery.uploads, changed: () => gallery.refresh(), deleted: forgetPortrait,
+});
+gallery.addEventListener("manage", ({ detail }) => manage(detail));
+$("manage").addEventListener("click", () => manage(gallery.chosen));
 $("start").addEventListener("click", () => (session ? stop() : start()));
 $("hear").addEventListener("click", () => setHearing(!hearing));
 $("notice-close").addEventListener("click", hideNotice);

@@ -1,17 +1,18 @@
-// The portraits to choose from, and the upload of an own one with its consent.
+// The portraits to choose from.
 
-import { listPortraits, uploadPortrait } from "./server.js";
+import { listPortraits, pictureAddress } from "./server.js";
 
 const UPLOAD_ICON =
   '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 16V5m0 0L7.5 9.5M12 5l4.5 4.5M5 19h14" fill="none" ' +
   'stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"/></svg>';
-const LARGEST_BYTES = 8 * 1024 * 1024;
 const REMEMBERED = "talkalong.portrait";
 
-/** Event `change` (detail: the portrait object of the server). */
+/** Events `change` (detail: the portrait object of the server), `upload`, and `manage` (detail: an unusable one). */
 export class Gallery extends EventTarget {
   #root;
   #portraits = [];
+  #unusable = [];
+  #default = null;
   #chosen = null;
 
   constructor(root) {
@@ -25,20 +26,46 @@ export class Gallery extends EventTarget {
     return this.#chosen;
   }
 
+  /** The uploaded portraits, in their order. */
+  get uploads() {
+    return this.#portraits.filter((item) => item.source === "uploaded");
+  }
+
   /** Fills the gallery; throws a Problem when the server cannot. */
   async load() {
-    const { portraits, default: first } = await listPortraits();
-    this.#portraits = portraits;
-    const wanted = this.#chosen?.id ?? localStorage.getItem(REMEMBERED) ?? first;
-    this.#chosen = portraits.find((item) => item.id === wanted) ?? portraits[0] ?? null;
-    this.#draw();
+    await this.refresh();
     if (this.#chosen) this.#say();
+  }
+
+  /** Reads the list again and keeps the choice, where it is still there; says nothing. */
+  async refresh() {
+    const { portraits, unusable = [], default: first } = await listPortraits();
+    this.#portraits = portraits;
+    this.#unusable = unusable;
+    this.#default = first;
+    const wanted = this.#chosen?.id ?? localStorage.getItem(REMEMBERED) ?? first;
+    this.#chosen = portraits.find((item) => item.id === wanted) ?? portraits.find((item) => item.id === first) ??
+      portraits[0] ?? null;
+    this.#draw();
   }
 
   /** Adds a freshly uploaded portrait and chooses it. */
   add(portrait) {
     this.#portraits = [...this.#portraits.filter((item) => item.id !== portrait.id), portrait];
     this.choose(portrait);
+  }
+
+  /** Takes a deleted portrait out. quiet: nothing is told of the new choice, as a session still shows the old one. */
+  remove(id, { quiet }) {
+    this.#portraits = this.#portraits.filter((item) => item.id !== id);
+    this.#unusable = this.#unusable.filter((item) => item.id !== id);
+    const wasChosen = this.#chosen?.id === id;
+    if (wasChosen) {
+      this.#chosen = this.#portraits.find((item) => item.id === this.#default) ?? this.#portraits[0] ?? null;
+      localStorage.removeItem(REMEMBERED);
+    }
+    this.#draw();
+    if (wasChosen && !quiet && this.#chosen) this.#say();
   }
 
   choose(portrait) {
@@ -59,9 +86,11 @@ export class Gallery extends EventTarget {
     add.addEventListener("click", () => this.dispatchEvent(new Event("upload")));
     const empty = tiles.length ? [] : [element("p", "gallery-empty", "This server has no portrait yet. Upload one.")];
     const focused = this.#root.contains(document.activeElement) && document.activeElement.dataset.id;
-    this.#root.replaceChildren(...empty, ...tiles, add);
+    const broken = this.#unusable.map((portrait) => this.#brokenTile(portrait));
+    this.#root.replaceChildren(...empty, ...tiles, ...broken, add);
     this.#root.setAttribute("aria-busy", "false");
     if (focused) this.#root.querySelector('[aria-checked="true"]')?.focus();
+    this.dispatchEvent(new CustomEvent("chosen", { detail: this.#chosen }));
   }
 
   #tile(portrait) {
@@ -74,12 +103,21 @@ export class Gallery extends EventTarget {
     tile.setAttribute("aria-label", portrait.name);
     tile.tabIndex = chosen ? 0 : -1;
     if (portrait.credit) tile.title = `${portrait.name}. ${portrait.credit}`;
-    const picture = element("img");
-    picture.src = portrait.thumbnail;
-    picture.alt = "";
-    picture.width = picture.height = 256;
-    tile.append(picture, element("span", "tile-name", portrait.name));
+    tile.append(thumbnail(portrait), element("span", "tile-name", portrait.name));
+    if (portrait.source === "uploaded") tile.append(element("span", "tile-yours", "Yours"));
     tile.addEventListener("click", () => this.choose(portrait));
+    return tile;
+  }
+
+  /** A kept portrait whose picture is gone: it can only be looked into and deleted. */
+  #brokenTile(portrait) {
+    const tile = element("button", "tile broken");
+    tile.type = "button";
+    tile.title = portrait.problem;
+    tile.setAttribute("aria-label", `${portrait.name} cannot be used. Why?`);
+    if (portrait.thumbnail) tile.append(thumbnail(portrait));
+    tile.append(element("span", "tile-name", portrait.name), element("span", "tile-yours", "Missing"));
+    tile.addEventListener("click", () => this.dispatchEvent(new CustomEvent("manage", { detail: portrait })));
     return tile;
   }
 
@@ -98,70 +136,13 @@ export class Gallery extends EventTarget {
   }
 }
 
-/** The dialog that previews a picture and asks for consent; calls `done` with the new portrait. */
-export function connectUpload(dialog, input, done) {
-  const find = (id) => dialog.querySelector(`#upload-${id}`);
-  let file = null;
-  let preview = "";
-
-  const complain = (text) => {
-    find("error").textContent = text;
-    find("error").hidden = !text;
-  };
-  const forget = () => {
-    if (preview) URL.revokeObjectURL(preview);
-    preview = "";
-    file = null;
-    input.value = "";
-  };
-
-  input.addEventListener("change", () => {
-    const [picked] = input.files;
-    if (!picked) return;
-    forget();
-    file = picked;
-    preview = URL.createObjectURL(picked);
-    find("preview").src = preview;
-    find("name").value = picked.name.replace(/\.[^.]*$/, "").replace(/[_-]+/g, " ").slice(0, 60);
-    complain(wrongFile(picked));
-    if (!dialog.open) dialog.showModal();
-  });
-  find("preview").addEventListener("error", () => {
-    if (file) complain("The browser cannot read this file as a picture. Choose a JPEG, PNG or WebP photograph.");
-  });
-  find("other").addEventListener("click", () => input.click());
-  find("cancel").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => {
-    forget();
-    complain("");
-    find("consent").checked = false;
-  });
-  find("form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const wrong = wrongFile(file);
-    if (wrong) return complain(wrong);
-    find("send").disabled = true;
-    find("send").textContent = "Uploading…";
-    complain("");
-    try {
-      const consent = `${find("by").value.trim()}: ${find("statement").textContent.trim()}`;
-      done(await uploadPortrait(file, { name: find("name").value.trim(), consent }));
-      dialog.close();
-    } catch (problem) {
-      complain(problem.message);
-    } finally {
-      find("send").disabled = false;
-      find("send").textContent = "Upload";
-    }
-  });
-  return () => input.click();
-}
-
-function wrongFile(file) {
-  if (!file) return "Choose a picture first.";
-  if (!/^image\/(jpeg|png|webp)$/.test(file.type)) return "This is not a JPEG, PNG or WebP picture. Choose another one.";
-  if (file.size > LARGEST_BYTES) return "The picture is larger than 8 MB. Choose or save a smaller one.";
-  return "";
+function thumbnail(portrait) {
+  const picture = element("img");
+  picture.alt = "";
+  picture.width = picture.height = 256;
+  pictureAddress(portrait.thumbnail, { isPrivate: portrait.source !== "bundled" })
+    .then((address) => { picture.src = address; }, () => undefined);
+  return picture;
 }
 
 function element(tag, className = "", text = "") {

@@ -1,7 +1,7 @@
 // One live session: voice out, portrait and own voice in, controls and statistics on a data channel.
 
 import { Problem, connectionBlocked, connectionLost, noWebRtc } from "./problems.js";
-import { closeSession, openSession } from "./server.js";
+import { closeSession, describeServer, openSession } from "./server.js";
 
 const CONNECT_TIMEOUT_MS = 12_000;
 const GATHER_TIMEOUT_MS = 1_500;
@@ -10,7 +10,7 @@ const RETRY_DELAYS_MS = [500, 1_000, 2_000, 4_000, 8_000];
 
 /**
  * Events: `state` (detail: connecting, live, reconnecting, closed), `stats` (the server's figures), `notice`
- * (the server's sentence), `retry` ({attempt, of}), `problem` (a Problem; the session is over).
+ * (the server's sentence), `recording` ({on, recording}), `retry` ({attempt, of}), `problem` (a Problem; the session is over).
  */
 export class TalkSession extends EventTarget {
   #connection = null;
@@ -20,19 +20,16 @@ export class TalkSession extends EventTarget {
   #track;
   #config;
   #video;
-  #iceServers;
   #abort = new AbortController();
   #closed = false;
   #reconnecting = null;
 
   /**
-   * @param {{track: MediaStreamTrack, portrait: string, controls: object, video: HTMLVideoElement,
-   *   iceServers: RTCIceServer[]}} parts
+   * @param {{track: MediaStreamTrack, portrait: string, controls: object, video: HTMLVideoElement}} parts
    */
-  constructor({ track, portrait, controls, video, iceServers = [] }) {
+  constructor({ track, portrait, controls, video }) {
     super();
     this.#track = track;
-    this.#iceServers = iceServers;
     this.#config = { portrait, controls: { ...controls } };
     this.#video = video;
   }
@@ -61,6 +58,11 @@ export class TalkSession extends EventTarget {
     }
   }
 
+  /** Asks the server to record this session, or to stop; it answers with a `recording` event and a notice. */
+  setRecording(on) {
+    if (this.#channel?.readyState === "open") this.#channel.send(JSON.stringify({ type: "recording", on }));
+  }
+
   async setTrack(track) {
     this.#track = track;
     await this.#sender?.replaceTrack(track);
@@ -75,7 +77,13 @@ export class TalkSession extends EventTarget {
   }
 
   async #connect() {
-    const connection = new RTCPeerConnection({ bundlePolicy: "max-bundle", iceServers: this.#iceServers });
+    // Asked anew for each connection, also after a break: a relay's credentials expire.
+    const server = await describeServer(this.#abort.signal);
+    const connection = new RTCPeerConnection({
+      bundlePolicy: "max-bundle",
+      iceServers: server.ice_servers ?? [],
+      iceTransportPolicy: server.ice_transport_policy ?? "all",
+    });
     this.#connection = connection;
     const stream = new MediaStream();
     this.#channel = connection.createDataChannel("talkalong");
@@ -190,6 +198,7 @@ export class TalkSession extends EventTarget {
     }
     if (message.type === "stats") this.#say("stats", message);
     if (message.type === "notice") this.#say("notice", message);
+    if (message.type === "recording") this.#say("recording", message);
   }
 
   #say(kind, detail) {

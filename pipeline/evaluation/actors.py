@@ -195,6 +195,6 @@ def offline_latents(
             session_BC=session,
             noise_BTD=frame_noise(seed, frames, pipe.denoiser.latent_size)[None].to(state.z_ref_1D),
         )
-        z_1TD, shown = shown.then(z_1TD)
+        z_1TD, shown = shown.then(z_1TD, window.right_frames)
         made.append(z_1TD[0])
     return torch.cat(made)[: clip.frames]

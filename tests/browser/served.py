@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -41,20 +42,31 @@ def write_voice(path: Path) -> Path:
 class RunningServer:
     """`talkalong serve` in its own process."""
 
-    def __init__(self, folder: Path, *, stand_in: bool | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        stand_in: bool | None = None,
+        settings: str = "",
+        environment: dict[str, str] | None = None,
+        port: int | None = None,
+    ) -> None:
         if stand_in is None:
             stand_in = not has_trained_model()
         self.model = STAND_IN if stand_in else "portrait_256"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        if port is None:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+        self.port = port
         self.url = f"http://localhost:{port}/"
         config = folder / "serve.yaml"
-        config.write_text(f"model: {{factory: {STAND_IN}}}\n" if stand_in else "")
+        config.write_text((f"model: {{factory: {STAND_IN}}}\n" if stand_in else "") + settings)
         self._log = (folder / "server.log").open("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVE, "--config", str(config), "--port", str(port)],
             cwd=ROOT,
+            env=os.environ | (environment or {}),
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )

@@ -10,10 +10,12 @@ import pytest
 from client.latency.adapters import JsonOfferAdapter
 from client.latency.browser import BrowserReceiver
 from client.latency.measurement import measure
+from client.latency.network import Profile
 from client.latency.probe import make_probe
 from client.latency.self_test import reference_server
 
 DELAYS_MS = (0.0, 150.0)
+ONE_WAY_MS = 40.0  # of the network in the second run, whose server adds the rest
 
 
 async def test_chromium_measures_what_was_injected(chromium: str) -> None:
@@ -21,8 +23,10 @@ async def test_chromium_measures_what_was_injected(chromium: str) -> None:
     photon, ear = [], []
     async with reference_server() as url:
         for delay in DELAYS_MS:
+            network = Profile(delay_ms=ONE_WAY_MS) if delay else None
+            own_ms = delay - 2 * ONE_WAY_MS if network else delay
             recording = await BrowserReceiver(
-                JsonOfferAdapter(url, extra={"delay_ms": delay}), probe
+                JsonOfferAdapter(url, extra={"delay_ms": own_ms}), probe, url=url, profile=network
             ).record()
             figures = await asyncio.to_thread(measure, probe, recording)
             if figures["frames"]["jitter_ms"].get("p95", 0) > 25:

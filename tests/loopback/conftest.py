@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from stream.config import LimitsConfig, MediaConfig, ModelConfig, ServeConfig
-from stream.gallery import Entry, Gallery
+from stream.entry import Entry
+from stream.gallery import Gallery
 from stream.server import Server, create_app
 from tests.streaming.portraits import plain_portrait
 
@@ -28,7 +29,7 @@ def quiet_config() -> ServeConfig:
     )
 
 
-async def refuse_pictures(picture: bytes, *, name: str) -> None:
+async def refuse_pictures(picture: bytes, *, name: str, kept: bool = False) -> None:
     raise AssertionError("no picture is prepared in this test")
 
 

@@ -13,7 +13,6 @@ from aiortc import RTCConfiguration, RTCPeerConnection
 from PIL import Image
 
 from stream.config import LimitsConfig, SecurityConfig
-from stream.gallery import Gallery
 from stream.server import create_app
 from tests.loopback.conftest import Running, plain_gallery, quiet_config, start
 from tests.loopback.peer import Peer
@@ -204,26 +203,3 @@ async def test_metrics_count(running: Running) -> None:
     assert "talkalong_ready 1.0" in text
     sent = next(line for line in text.splitlines() if line.startswith("talkalong_frames_sent_total"))
     assert float(sent.split()[1]) > 20
-
-
-async def test_uploads_are_kept_with_their_consent(tmp_path: object) -> None:
-    from pathlib import Path
-
-    from tests.streaming.portraits import plain_portrait
-
-    async def prepare(picture: bytes, *, name: str) -> object:
-        return plain_portrait(name=name)
-
-    folder = Path(str(tmp_path)) / "uploads"
-    gallery = Gallery([], prepare=prepare, uploads_directory=folder, max_uploads=1)  # type: ignore[arg-type]
-    entry = await gallery.upload(picture(64, 64), name=" Eve\n ", consent="Eve agreed, 3 May, by mail.")
-    assert entry.portrait.name == "Eve"
-    record = next(folder.glob("*.consent.json")).read_text()
-    assert "Eve agreed" in record
-    assert entry.portrait.sha256 in record
-    from stream.errors import UnavailableError
-
-    with pytest.raises(UnavailableError, match="delete one"):
-        await gallery.upload(picture(64, 64), name="", consent="Eve agreed, 3 May, by mail.")
-    gallery.delete(entry.id)
-    assert not list(folder.glob("*.picture"))

@@ -31,7 +31,11 @@ async def test_a_report_maps_the_time_of_sending_to_the_sound_that_is_due_then()
     for timestamp in (10_000, 5):
         info = RtcpSenderInfo(ntp_timestamp=99, rtp_timestamp=timestamp, packet_count=1, octet_count=2)
         await sender._send_rtcp([RtcpSrPacket(ssrc=7, sender_info=info), source])
+    lead = round(AUDIO_LEAD_S * SAMPLE_RATE)
     reports = [RtcpPacket.parse(data)[0] for data in wire.sent]
-    assert [report.sender_info.rtp_timestamp for report in reports] == [8_080, 2**32 - 1_915]
+    assert [report.sender_info.rtp_timestamp for report in reports] == [
+        10_000 - lead,
+        2**32 + 5 - lead,
+    ]
     assert [report.sender_info.ntp_timestamp for report in reports] == [99, 99]
     assert all(RtcpPacket.parse(data)[1] == source for data in wire.sent)

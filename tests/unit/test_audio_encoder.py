@@ -98,3 +98,21 @@ def test_the_last_features_alone_are_the_same(frames: int, last_frames: int) -> 
     pcm = 0.1 * torch.randn(2, frames * SAMPLES_PER_FRAME, generator=torch.Generator().manual_seed(1))
     expected = encoder(pcm)[:, -last_frames:]
     torch.testing.assert_close(encoder(pcm, last_frames), expected)
+
+
+@pytest.mark.parametrize("hop", [1, 2, 5])
+def test_hearing_only_what_is_new_gives_the_features_of_the_whole_recording(
+    encoder: AudioEncoder, hop: int
+) -> None:
+    pcm, first = noise(41), encoder.left_context_frames + 3
+    with torch.inference_mode():
+        whole = encoder(pcm)
+        got, heard = encoder.hear(pcm[:, : first * SAMPLES_PER_FRAME], 3, None)
+        parts = [got]
+        for start in range(first, 41 - hop, hop):
+            new = pcm[:, start * SAMPLES_PER_FRAME : (start + hop) * SAMPLES_PER_FRAME]
+            got, heard = encoder.hear(new, hop, heard)
+            parts.append(got)
+        features = torch.cat(parts, 1)
+    expected = whole[:, first - 3 :][:, : features.shape[1]]
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)

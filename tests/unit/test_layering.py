@@ -15,6 +15,7 @@ import pipeline
 import stream
 
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "manager", "misc"}
+WRITING = ("stream.fragment_file", "stream.recording_file")  # a recording, on either side
 CORE = [
     "pipeline.windowing", "pipeline.state", "pipeline.audio_encoder", "pipeline.autoencoder", "pipeline.denoiser",
     "pipeline.scheduler", "pipeline.sampler", "pipeline.portrait", "pipeline.compositor", "pipeline.avatar_pipeline",
@@ -38,7 +39,14 @@ def test_the_client_imports_neither_torch_nor_the_model() -> None:
     found = imported_by(*modules_of(client))
     assert "torch" not in found
     assert not {name for name in found if name == "pipeline" or name.startswith("pipeline.")}
-    assert {name for name in found if name.startswith("stream.")} <= {"stream.protocol"}
+    # What a recording is written with is shared, and as free of the server as the protocol: see the next test.
+    assert {name for name in found if name.startswith("stream.")} <= {"stream.protocol", *WRITING}
+
+
+def test_a_recording_is_written_without_the_server() -> None:
+    found = imported_by(*WRITING)
+    assert {name for name in found if name.startswith("stream.")} == {"stream.protocol", *WRITING}
+    assert not found & {"torch", "fastapi", "aiortc", "uvicorn", "websockets", "client", "pipeline"}
 
 
 def test_the_protocol_is_cheap_to_import() -> None:

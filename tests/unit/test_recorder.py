@@ -10,7 +10,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
+from client.errors import RecorderError
 from client.recorder import Recorder
 from client.timeline import SAMPLES_PER_FRAME, Moment
 from stream.protocol import FPS, SAMPLE_RATE
@@ -54,6 +56,27 @@ def test_a_hole_is_filled_so_that_nothing_drifts(tmp_path: Path) -> None:
     assert len(light) == 50
     assert next(index for index, value in enumerate(light) if value > 128) == 30
     assert abs(int(np.argmax(np.abs(pcm) > 0.05)) / SAMPLE_RATE - 1.2) < 0.03
+
+
+def test_a_limit_ends_it_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "o.mp4"
+    with Recorder(path, max_minutes=2 / 60, portrait="mira") as recorder:
+        for index in range(100):
+            recorder.write(moment(index, bright=False))
+        assert recorder.ended is not None
+    assert "2 s" in recorder.ended.message
+    light, _ = read(path)
+    assert len(light) == recorder.frames_written == 50
+    with av.open(str(path)) as container:
+        assert container.metadata["artist"] == "mira"
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    path = tmp_path / "o.mp4"
+    path.write_bytes(b"an earlier talk")
+    with pytest.raises(RecorderError, match="exists already"):
+        Recorder(path)
+    assert path.read_bytes() == b"an earlier talk"
 
 
 def test_closing_twice_or_without_a_moment_is_fine(tmp_path: Path) -> None:

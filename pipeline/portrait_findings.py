@@ -1,0 +1,204 @@
+"""What a picture will be like as a portrait, in sentences: how large the face is, how it is lit, where it looks.
+
+Nothing here refuses a picture; it says what a better one would have. The limits were set by eye on 40 held-out
+synthetic portraits; `mouth_open` was counted on 105 portraits as they are and with the mouth that the model opens: it
+is raised for 10 of the first, of which one does show teeth and most have beards, and for 52 of the second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.face_detector import Face, Square
+from pipeline.portrait import Portrait
+
+SMALL_FACE_PIXELS = 150
+DARK_LEVEL, BRIGHT_LEVEL = 55.0, 205.0
+FLAT_RANGE = 60.0
+ONE_SIDED = 0.45
+BLURRED_VARIANCE = 18.0
+TILT_DEGREES = 12.0
+TURN = 0.15
+OPEN_ROWS = 10
+TEETH_ROWS = 4
+
+_FACE = (slice(48, 216), slice(64, 192))  # rows and columns of the crop that show nothing but face
+_SHARPNESS_SIDE = 300.0  # a face enlarged to the crop looks soft because it is small, which is said already
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """code: stable. text: what is the matter and what would be better."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Pixels are those of the picture, upright. face_box, crop_box: left, top, right, bottom. tilt: degrees, the
+    picture's right eye lower is positive. turn: of the nose from the middle of the eyes, in eye distances."""
+
+    width: int
+    height: int
+    face_box: tuple[int, int, int, int]
+    crop_box: tuple[int, int, int, int]
+    face_pixels: int
+    brightness: float
+    tilt_degrees: float
+    turn: float
+    transparent: bool
+    warnings: tuple[Remark, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find(
+    picture: NDArray[np.uint8],
+    face: Face,
+    square: Square,
+    portrait: Portrait,
+    *,
+    transparent: bool,
+    frames: int = 1,
+) -> Findings:
+    """What there is to say about the face found in `picture` [H,W,3] u8, of which `portrait` was made."""
+    height, width = picture.shape[:2]
+    grey = cv2.cvtColor(portrait.crop, cv2.COLOR_RGB2GRAY)[_FACE].astype(np.float32)
+    eyes = face.points[1] - face.points[0]
+    tilt = float(np.degrees(np.arctan2(eyes[1], eyes[0])))
+    turn = float((face.points[2] - face.points[:2].mean(0)) @ eyes / max(float(eyes @ eyes), 1e-6))
+    face_pixels = round(square.side / 1.75)
+    corner = face.centre - face.size / 2
+    mouth = _mouth_in_crop(face, square)
+    warnings = [
+        *_about_light(grey),
+        *_about_place(face_pixels, tilt, turn, square, width, height),
+    ]
+    sharpness = float(np.var(cv2.Laplacian(grey, cv2.CV_32F)))
+    if square.side >= _SHARPNESS_SIDE and sharpness < BLURRED_VARIANCE:
+        warnings.append(
+            Remark(
+                code="blurred", text="The face is not sharp. A picture in focus gives a livelier portrait."
+            )
+        )
+    if mouth is not None and mouth_is_open(portrait.crop, mouth):
+        warnings.append(
+            Remark(
+                code="mouth_open",
+                text="The mouth seems to be open. With closed lips the mouth moves more naturally.",
+            )
+        )
+    if frames > 1:
+        warnings.append(
+            Remark(
+                code="animated", text=f"The file is an animation of {frames} pictures; the first one is used."
+            )
+        )
+    return Findings(
+        width=width,
+        height=height,
+        face_box=_box(corner[0], corner[1], corner[0] + face.size[0], corner[1] + face.size[1]),
+        crop_box=_box(square.left, square.top, square.left + square.side, square.top + square.side),
+        face_pixels=face_pixels,
+        brightness=round(float(grey.mean()), 1),
+        tilt_degrees=round(tilt, 1),
+        turn=round(turn, 2),
+        transparent=transparent,
+        warnings=tuple(warnings),
+    )
+
+
+def mouth_is_open(crop: NDArray[np.uint8], mouth: tuple[float, float]) -> bool:
+    """Whether there is a tall dark gap, or teeth, around the mouth's middle (x, y) in the crop [256,256,3] u8."""
+    lab = cv2.cvtColor(crop.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    skin = np.median(lab[90:200, 70:186].reshape(-1, 3), axis=0)
+    x, y = round(mouth[0]), round(mouth[1])
+    band = lab[max(y - 18, 0) : y + 19, max(x - 9, 0) : x + 10]
+    light = np.median(band[..., 0], axis=1)
+    colour = np.median(np.hypot(band[..., 1], band[..., 2]), axis=1)
+    dark = light < 0.55 * skin[0]
+    teeth = (colour < 0.55 * float(np.hypot(skin[1], skin[2]))) & (light > 0.8 * skin[0])
+    return _longest_run(dark) >= OPEN_ROWS or _longest_run(teeth) >= TEETH_ROWS
+
+
+def _about_light(grey: NDArray[np.float32]) -> list[Remark]:
+    level = float(grey.mean())
+    low, high = np.percentile(grey, [5, 95])
+    half = grey.shape[1] // 2
+    left, right = float(grey[:, :half].mean()), float(grey[:, half:].mean())
+    found = []
+    if level < DARK_LEVEL:
+        found.append(Remark(code="dark", text="The face is dark. More light on it, from the front, helps."))
+    elif level > BRIGHT_LEVEL:
+        found.append(
+            Remark(code="bright", text="The face is overexposed. Softer light keeps its features visible.")
+        )
+    elif high - low < FLAT_RANGE:
+        found.append(
+            Remark(code="flat", text="The picture has little contrast; the face may look washed out.")
+        )
+    if abs(left - right) > ONE_SIDED * (left + right):
+        found.append(
+            Remark(
+                code="one_sided_light", text="One half of the face lies in shadow. Even light looks better."
+            )
+        )
+    return found
+
+
+def _about_place(
+    face_pixels: int, tilt: float, turn: float, square: Square, width: int, height: int
+) -> list[Remark]:
+    found = []
+    if face_pixels < SMALL_FACE_PIXELS:
+        text = (
+            f"The face is only {face_pixels} pixels high and will look soft; "
+            f"with {SMALL_FACE_PIXELS} or more it is crisp."
+        )
+        found.append(Remark(code="small", text=text))
+    if abs(tilt) > TILT_DEGREES:
+        text = f"The head is tilted by {abs(tilt):.0f} degrees. An upright head moves more naturally."
+        found.append(Remark(code="tilted", text=text))
+    if abs(turn) > TURN:
+        found.append(
+            Remark(code="turned", text="The face looks aside. One that looks into the camera moves better.")
+        )
+    outside = 0.12 * square.side
+    if (
+        square.left < -outside
+        or square.top < -outside
+        or square.left + square.side > width + outside
+        or square.top + square.side > height + outside
+    ):
+        found.append(
+            Remark(
+                code="cut_off",
+                text="The face is close to the picture's edge. Leave some room around the head.",
+            )
+        )
+    return found
+
+
+def _mouth_in_crop(face: Face, square: Square) -> tuple[float, float] | None:
+    zoom = 256 / square.side
+    x, y = (face.points[3] - np.array([square.left, square.top])) * zoom
+    return (float(x), float(y)) if 20 < x < 236 and 20 < y < 236 else None
+
+
+def _longest_run(flags: NDArray[np.bool_]) -> int:
+    longest = run = 0
+    for flag in flags:
+        run = run + 1 if flag else 0
+        longest = max(longest, run)
+    return longest
+
+
+def _box(left: float, top: float, right: float, bottom: float) -> tuple[int, int, int, int]:
+    return round(left), round(top), round(right), round(bottom)

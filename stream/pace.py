@@ -1,0 +1,70 @@
+"""What this machine's model can keep up with: the chunk size of a new session, and its latency budget.
+
+Small chunks cost latency least and work most: audio features and denoising run once per chunk. So a session gets chunks
+of one frame where the machine has time for them beside the sessions that are open already, else of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from stream.config import MediaConfig
+from stream.protocol import FPS, LatencyBudget
+
+HOPS = (1, 2)
+BUSIEST = 0.6
+"""Share of a chunk's time that the steps of all sessions may take, for chunks of one frame: the rest is for what shares
+the cores with the model, and for slow moments."""
+# A live step shares the cores with codecs, network and often the browser, which a step in warm-up does not. By its p95
+# in warm-up a live step is late once in a hundred times or less.
+LIVE_FACTOR = 1.2
+
+
+class Pace:
+    """Made from warm-up: `times_ms` holds the wall times of a step until its first frame is in hand, and
+    `whole_times_ms` until all of it is done, by hop."""
+
+    def __init__(
+        self,
+        media: MediaConfig,
+        times_ms: Mapping[int, list[float]],
+        whole_times_ms: Mapping[int, list[float]],
+    ) -> None:
+        self._media = media
+        self._p95_ms = {hop: float(np.percentile(times, 95)) for hop, times in times_ms.items() if times}
+        self._whole_ms = {hop: float(np.median(times)) for hop, times in whole_times_ms.items() if times}
+
+    def hop_frames(self, wanted: int | None = None, *, open_sessions: int = 0) -> int:
+        """What a session asks for, else the configuration's, else the smallest that leaves time enough."""
+        fixed = wanted or self._media.hop_frames
+        if fixed is not None:
+            return fixed
+        for hop in HOPS[:-1]:
+            busy = (open_sessions + 1) * self._whole_ms.get(hop, float("inf")) * FPS / (1000 * hop)
+            if busy <= BUSIEST:
+                return hop
+        return HOPS[-1]
+
+    def budget(self, *, hop_frames: int, right_frames: int, open_sessions: int = 0) -> LatencyBudget:
+        """The budget of a session with this hop and look-ahead; the step allowance is given or measured. A step may
+        have to wait for one of every other session."""
+        media = self._media
+        allowance_ms = media.step_allowance_ms
+        if allowance_ms is None:
+            nearest = min(self._p95_ms, key=lambda hop: abs(hop - hop_frames), default=None)
+            if nearest is None:
+                measured = media.max_step_allowance_ms
+            else:
+                measured = LIVE_FACTOR * self._p95_ms[nearest] + open_sessions * self._whole_ms.get(
+                    nearest, 0.0
+                )
+            allowance_ms = float(np.clip(measured, media.min_step_allowance_ms, media.max_step_allowance_ms))
+        return LatencyBudget(
+            hop_ms=1000 * hop_frames / FPS,
+            right_context_ms=1000 * right_frames / FPS,
+            step_allowance_ms=allowance_ms,
+            margin_ms=media.margin_ms,
+            floor_ms=media.floor_ms,
+        )
