@@ -34,6 +34,8 @@ GRID_PIXELS = 128
 BASIS_PIXELS = GRID_PIXELS
 FLOW_UNIT = 0.05
 """Flow (half crop widths) of 1 in the basis, so that flow and opening learn at the same rate."""
+MOUTH_ROWS, MOUTH_COLUMNS = slice(MOUTH_TOP // 2, MOUTH_BOTTOM // 2), slice(MOUTH_LEFT // 2, MOUTH_RIGHT // 2)
+"""The mouth window on the sampling grid."""
 POSE_SIZE = 5
 """Yaw, pitch, roll, shift x, shift y: the last numbers of a motion latent."""
 
@@ -196,6 +198,9 @@ class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Motion latent and portrait features to flow, mask and repainted pixels. About 1 GFLOP per frame."""
 
+    still_1HW2: Tensor
+    freedom_1HW1: Tensor
+
     @register_to_config
     def __init__(
         self,
@@ -230,6 +235,12 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )  # fmt: skip
         self.interior = MouthInterior()
         self.upper_lids = Eyelids(latent_size)
+        still_1HW2 = identity_grid(GRID_PIXELS, torch.zeros(1))
+        self.register_buffer("still_1HW2", still_1HW2, persistent=False)
+        # The border of the crop never moves, so the paste-back has no seam.
+        edge = ((1 - still_1HW2.abs()) / 0.2).clamp(0, 1)
+        freedom_1HW1 = (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
+        self.register_buffer("freedom_1HW1", freedom_1HW1, persistent=False)
         for head in (self.affine, self.flow16, self.flow32, self.flow64, self.flow128):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -248,7 +259,7 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         both = torch.cat([change, z_ref_BD], 1)
         condition = self.condition(both)
         motions_BM = torch.cat([change, self.extra(both)], 1)
-        moved = _combine(motions_BM, basis)
+        moved, opening = _combine(motions_BM, basis)
         x = self.enter16(_with_coordinates(f16.expand(batch, -1, -1, -1)))
         for block in self.blocks16:
             x = block(x, condition)
@@ -258,23 +269,19 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         x64 = self.block64(_double(self.up64(x)) + f64, condition)
         flow = _double(flow + 0.1 * self.flow64(x64))
         x = self.block128(_double(self.up128(x64)) + f128, condition)
-        flow = flow + 0.1 * self.flow128(x) + moved[:, :2]
-        grid = identity_grid(GRID_PIXELS, flow)
+        flow = flow + 0.1 * self.flow128(x) + moved
+        grid = self.still_1HW2
         affine = 0.1 * self.affine(condition).view(batch, 2, 3)
         linear = grid.view(1, -1, 2) @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
         displacement = linear.view(batch, GRID_PIXELS, GRID_PIXELS, 2) + flow.permute(0, 2, 3, 1)
-        # The border of the crop never moves, so the paste-back has no seam.
-        edge = ((1 - grid.abs()) / 0.2).clamp(0, 1)
-        anchor = (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
-        grid = self.upper_lids.close(grid + displacement * anchor, closed, where)
+        grid = self.upper_lids.close(grid + displacement * self.freedom_1HW1, closed, where)
 
         # The mouth opens where the moved lips part, so the head that draws it sees the portrait as moved.
-        rows, columns = slice(MOUTH_TOP // 2, MOUTH_BOTTOM // 2), slice(MOUTH_LEFT // 2, MOUTH_RIGHT // 2)
+        rows, columns = MOUTH_ROWS, MOUTH_COLUMNS
         x64 = _double(x64[:, :, MOUTH_TOP // 4 : MOUTH_BOTTOM // 4, MOUTH_LEFT // 4 : MOUTH_RIGHT // 4])
         settled = grid[:, rows, columns].detach()
         lips = functional.grid_sample(f128.expand(batch, -1, -1, -1), settled, align_corners=False)
         stretch = (8 * (settled - settled.mean((1, 2), keepdim=True))).permute(0, 3, 1, 2)
-        opening = moved[:, 2:, rows, columns]
         mouth = self.mouth(torch.cat([x[:, :, rows, columns], x64, lips, stretch, 0.2 * opening], 1))
         mouth = torch.sigmoid(torch.cat([mouth[:, :1] + _double(opening), mouth[:, 1:]], 1))
         margin = (MOUTH_LEFT, CROP_PIXELS - MOUTH_RIGHT, MOUTH_TOP, CROP_PIXELS - MOUTH_BOTTOM)
@@ -282,16 +289,21 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return DecodedFrames(grid, functional.pad(mask, margin), functional.pad(paint, margin))
 
 
-def _combine(motions_BM: Tensor, basis: Tensor) -> Tensor:
-    """Sum of the basis weighted by the motions: flow x, flow y and opening, [B,3,128,128].
+def _combine(motions_BM: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the basis weighted by the motions: flow [B,2,128,128], and opening of the mouth window [B,1,48,56].
 
-    basis [P,3M+1,128,128]; each of the P portraits has B / P consecutive frames.
+    basis [P,3M+1,128,128]; each of the P portraits has B / P consecutive frames. Reading the basis is what takes the
+    time, so of the opening only the window is read.
     """
     (portraits, _, height, width), motions = basis.shape, motions_BM.shape[1]
-    fields = basis[:, : 3 * motions].reshape(portraits, 3, motions, height * width)
-    moved = motions_BM.view(portraits, 1, -1, motions) @ fields
-    moved[:, 2] += basis[:, 3 * motions :].flatten(2)
-    return moved.transpose(1, 2).reshape(-1, 3, height, width)
+    motions_P1KM = motions_BM.view(portraits, 1, -1, motions)
+    flow = motions_P1KM @ basis[:, : 2 * motions].reshape(portraits, 2, motions, height * width)
+    window = basis[:, 2 * motions :, MOUTH_ROWS, MOUTH_COLUMNS]
+    opening = motions_P1KM @ window[:, None, :motions].flatten(3) + window[:, None, motions:].flatten(3)
+    return (
+        flow.transpose(1, 2).reshape(-1, 2, height, width),
+        opening.reshape(len(motions_BM), 1, *window.shape[2:]),
+    )
 
 
 def _double(x_BCHW: Tensor) -> Tensor:
