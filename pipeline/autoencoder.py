@@ -198,8 +198,8 @@ class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Motion latent and portrait features to flow, mask and repainted pixels. About 1 GFLOP per frame."""
 
-    still_1HW2: Tensor
-    freedom_1HW1: Tensor
+    still_HW2: Tensor
+    freedom_HW1: Tensor
 
     @register_to_config
     def __init__(
@@ -235,12 +235,12 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )  # fmt: skip
         self.interior = MouthInterior()
         self.upper_lids = Eyelids(latent_size)
-        still_1HW2 = identity_grid(GRID_PIXELS, torch.zeros(1))
-        self.register_buffer("still_1HW2", still_1HW2, persistent=False)
+        still_HW2 = identity_grid(GRID_PIXELS, torch.zeros(1))[0]
+        self.register_buffer("still_HW2", still_HW2, persistent=False)
         # The border of the crop never moves, so the paste-back has no seam.
-        edge = ((1 - still_1HW2.abs()) / 0.2).clamp(0, 1)
-        freedom_1HW1 = (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
-        self.register_buffer("freedom_1HW1", freedom_1HW1, persistent=False)
+        edge = ((1 - still_HW2.abs()) / 0.2).clamp(0, 1)
+        freedom_HW1 = (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
+        self.register_buffer("freedom_HW1", freedom_HW1, persistent=False)
         for head in (self.affine, self.flow16, self.flow32, self.flow64, self.flow128):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -270,11 +270,11 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         flow = _double(flow + 0.1 * self.flow64(x64))
         x = self.block128(_double(self.up128(x64)) + f128, condition)
         flow = flow + 0.1 * self.flow128(x) + moved
-        grid = self.still_1HW2
+        grid = self.still_HW2
         affine = 0.1 * self.affine(condition).view(batch, 2, 3)
         linear = grid.view(1, -1, 2) @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
         displacement = linear.view(batch, GRID_PIXELS, GRID_PIXELS, 2) + flow.permute(0, 2, 3, 1)
-        grid = self.upper_lids.close(grid + displacement * self.freedom_1HW1, closed, where)
+        grid = self.upper_lids.close(grid + displacement * self.freedom_HW1, closed, where)
 
         # The mouth opens where the moved lips part, so the head that draws it sees the portrait as moved.
         rows, columns = MOUTH_ROWS, MOUTH_COLUMNS
