@@ -54,7 +54,11 @@ class Eyelids(nn.Module):
         batch = len(grid_BHW2)
         eyes = grid_BHW2[:, EYE_ROWS, EYE_COLUMNS]
         # What a frame's pixel would show, open, lies in the portrait at `eyes` and in the average face at `average`.
-        maps = where_PHW2.permute(0, 3, 1, 2).repeat_interleave(batch // len(where_PHW2), 0)
+        maps = (
+            where_PHW2.permute(0, 3, 1, 2)[:, None]
+            .expand(-1, batch // len(where_PHW2), -1, -1, -1)
+            .flatten(0, 1)
+        )
         average = functional.grid_sample(maps, eyes, padding_mode="border", align_corners=False)
         x, y = average[:, 0], average[:, 1]
         places = torch.stack([x, torch.zeros_like(x)], -1)

@@ -66,7 +66,7 @@ def mouth_seat(where_PHW2: Tensor, crop_P3HW: Tensor) -> Tensor:
     # Teeth are lit by what falls on the face, but they are whiter than any skin.
     skin_P3 = crop_P3HW[:, :, MOUTH_TOP:MOUTH_BOTTOM, MOUTH_LEFT:MOUTH_RIGHT].mean((2, 3)) + 1e-3
     level_P1 = skin_P3.mean(1, keepdim=True)
-    light_P3 = (1.4 * level_P1.sqrt() * (skin_P3 / level_P1) ** 0.35).clamp(max=1.0)
+    light_P3 = (1.25 * level_P1.sqrt() * (skin_P3 / level_P1) ** 0.35).clamp(max=1.0)
     return torch.cat([affine_P23.flatten(1), light_P3], 1).to(where_PHW2)
 
 
@@ -125,10 +125,14 @@ class MouthInterior(nn.Module):
     def forward(self, paint_B3HW: Tensor, mask_B1HW: Tensor, grid_BHW2: Tensor, seat_P9: Tensor) -> Tensor:
         """Paint and mask of the window [B,.,96,112], the frame's sampling grid [B,h,w,2] -> paint with teeth."""
         batch, _, height, width = paint_B3HW.shape
+        # The network's maps are laid out channels last, which pooling of a single channel and blending take ill.
+        paint_B3HW, mask_B1HW = paint_B3HW.contiguous(), mask_B1HW.contiguous()
         seat_B9 = seat_P9[:, None].expand(-1, batch // len(seat_P9), -1).reshape(batch, SEAT_SIZE)
         places = self._jaws(grid_BHW2, seat_B9[:, :6].view(batch, 2, 3)) @ self.window_3N
         places = places.transpose(2, 3).reshape(2 * batch, height, width, 2)
-        jaws = functional.grid_sample(self.layers.repeat(batch, 1, 1, 1), places, align_corners=False)
+        jaws = functional.grid_sample(
+            self.layers.contiguous().repeat(batch, 1, 1, 1), places, align_corners=False
+        )
         jaws = jaws.view(batch, 2, 4, height, width)
         around = functional.pad(mask_B1HW, (_BESIDE, _BESIDE, _ABOVE, _BELOW))
         lit = functional.avg_pool2d(around, (1, 2 * _BESIDE + 1), 1)
