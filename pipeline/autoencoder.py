@@ -21,18 +21,23 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.eyelids import Eyelids
 from pipeline.face_aligner import FaceAligner
+from pipeline.mouth_interior import CROP_PIXELS as CROP_PIXELS
+from pipeline.mouth_interior import MOUTH_BOTTOM as MOUTH_BOTTOM
+from pipeline.mouth_interior import MOUTH_LEFT as MOUTH_LEFT
+from pipeline.mouth_interior import MOUTH_RIGHT as MOUTH_RIGHT
+from pipeline.mouth_interior import MOUTH_TOP as MOUTH_TOP
+from pipeline.mouth_interior import MouthInterior, mouth_seat
 
-CROP_PIXELS = 256
 GRID_PIXELS = 128
 BASIS_PIXELS = GRID_PIXELS
 FLOW_UNIT = 0.05
 """Flow (half crop widths) of 1 in the basis, so that flow and opening learn at the same rate."""
+MOUTH_ROWS, MOUTH_COLUMNS = slice(MOUTH_TOP // 2, MOUTH_BOTTOM // 2), slice(MOUTH_LEFT // 2, MOUTH_RIGHT // 2)
+"""The mouth window on the sampling grid."""
 POSE_SIZE = 5
 """Yaw, pitch, roll, shift x, shift y: the last numbers of a motion latent."""
-
-# The window of the crop (rows, columns) in which the mouth is repainted, in crop pixels.
-MOUTH_TOP, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT = 120, 216, 72, 184
 
 
 @dataclass(frozen=True)
@@ -147,16 +152,24 @@ class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.rise128(x128 + _double(self.up128(x64))), x64, x32, x16
 
     def forward(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
-        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, and this portrait's basis of M motions.
+        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, this portrait's basis of M motions, places and seat.
 
         The basis is [B,3M+1,128,128]: flow x, flow y and mouth opening of every motion, and the mouth at rest.
+        The places [B,128,128,2] are those in the average face; the seat of the jaws [B,9] is `mouth_seat`'s.
         """
-        pyramid = self.pyramid(crop_B3HW)
+        where = self.places(crop_B3HW)
+        return *self.pyramid(crop_B3HW), self.basis_at(where), where, mouth_seat(where, crop_B3HW)
+
+    def places(self, crop_B3HW: Tensor) -> Tensor:
+        """Where in the average face each place of the crop lies [B,128,128,2], sampling coordinates."""
         offset = _double(self.aligner(crop_B3HW).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        where = identity_grid(BASIS_PIXELS, pyramid[0]) + offset
+        return identity_grid(BASIS_PIXELS, offset) + offset
+
+    def basis_at(self, where_BHW2: Tensor) -> Tensor:
+        """The average face's basis at these places: [B,3M+1,128,128]."""
         basis = torch.cat([FLOW_UNIT * self.flow_basis, self.opening_basis])
-        basis = basis.expand(len(where), -1, -1, -1)
-        return *pyramid, functional.grid_sample(basis, where, padding_mode="border", align_corners=False)
+        basis = basis.expand(len(where_BHW2), -1, -1, -1)
+        return functional.grid_sample(basis, where_BHW2, padding_mode="border", align_corners=False)
 
 
 class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -184,6 +197,9 @@ class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Motion latent and portrait features to flow, mask and repainted pixels. About 1 GFLOP per frame."""
+
+    still_HW2: Tensor
+    freedom_HW1: Tensor
 
     @register_to_config
     def __init__(
@@ -217,6 +233,14 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.Conv2d(2 * w128 + w64 + 3, 48, 3, 1, 1), nn.SiLU(), nn.Conv2d(48, 48, 3, 1, 3, dilation=3), nn.SiLU(),
             nn.PixelShuffle(2), nn.Conv2d(12, 24, 3, 1, 1), nn.SiLU(), nn.Conv2d(24, 4, 3, 1, 1),
         )  # fmt: skip
+        self.interior = MouthInterior()
+        self.upper_lids = Eyelids(latent_size)
+        still_HW2 = identity_grid(GRID_PIXELS, torch.zeros(1))[0]
+        self.register_buffer("still_HW2", still_HW2, persistent=False)
+        # The border of the crop never moves, so the paste-back has no seam.
+        edge = ((1 - still_HW2.abs()) / 0.2).clamp(0, 1)
+        freedom_HW1 = (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
+        self.register_buffer("freedom_HW1", freedom_HW1, persistent=False)
         for head in (self.affine, self.flow16, self.flow32, self.flow64, self.flow128):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -229,13 +253,13 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         The basis among the features may be of P portraits with B / P consecutive frames each; the maps are of one
         portrait or of B.
         """
-        f128, f64, f32, f16, basis = features
+        f128, f64, f32, f16, basis, where, seat = features
         batch = len(z_BD)
-        change = z_BD - z_ref_BD
+        change, closed = self.upper_lids.take_out(z_BD - z_ref_BD)
         both = torch.cat([change, z_ref_BD], 1)
         condition = self.condition(both)
         motions_BM = torch.cat([change, self.extra(both)], 1)
-        moved = _combine(motions_BM, basis)
+        moved, opening = _combine(motions_BM, basis)
         x = self.enter16(_with_coordinates(f16.expand(batch, -1, -1, -1)))
         for block in self.blocks16:
             x = block(x, condition)
@@ -245,40 +269,41 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         x64 = self.block64(_double(self.up64(x)) + f64, condition)
         flow = _double(flow + 0.1 * self.flow64(x64))
         x = self.block128(_double(self.up128(x64)) + f128, condition)
-        flow = flow + 0.1 * self.flow128(x) + moved[:, :2]
-        grid = identity_grid(GRID_PIXELS, flow)
+        flow = flow + 0.1 * self.flow128(x) + moved
+        grid = self.still_HW2
         affine = 0.1 * self.affine(condition).view(batch, 2, 3)
         linear = grid.view(1, -1, 2) @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
         displacement = linear.view(batch, GRID_PIXELS, GRID_PIXELS, 2) + flow.permute(0, 2, 3, 1)
-        # The border of the crop never moves, so the paste-back has no seam.
-        edge = ((1 - grid.abs()) / 0.2).clamp(0, 1)
-        anchor = (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
-        grid = grid + displacement * anchor
+        grid = self.upper_lids.close(grid + displacement * self.freedom_HW1, closed, where)
 
         # The mouth opens where the moved lips part, so the head that draws it sees the portrait as moved.
-        rows, columns = slice(MOUTH_TOP // 2, MOUTH_BOTTOM // 2), slice(MOUTH_LEFT // 2, MOUTH_RIGHT // 2)
+        rows, columns = MOUTH_ROWS, MOUTH_COLUMNS
         x64 = _double(x64[:, :, MOUTH_TOP // 4 : MOUTH_BOTTOM // 4, MOUTH_LEFT // 4 : MOUTH_RIGHT // 4])
         settled = grid[:, rows, columns].detach()
         lips = functional.grid_sample(f128.expand(batch, -1, -1, -1), settled, align_corners=False)
         stretch = (8 * (settled - settled.mean((1, 2), keepdim=True))).permute(0, 3, 1, 2)
-        opening = moved[:, 2:, rows, columns]
         mouth = self.mouth(torch.cat([x[:, :, rows, columns], x64, lips, stretch, 0.2 * opening], 1))
         mouth = torch.sigmoid(torch.cat([mouth[:, :1] + _double(opening), mouth[:, 1:]], 1))
         margin = (MOUTH_LEFT, CROP_PIXELS - MOUTH_RIGHT, MOUTH_TOP, CROP_PIXELS - MOUTH_BOTTOM)
-        mouth = functional.pad(mouth, margin)
-        return DecodedFrames(grid, mouth[:, :1], mouth[:, 1:])
+        mask, paint = mouth[:, :1], self.interior(mouth[:, 1:], mouth[:, :1], grid, seat)
+        return DecodedFrames(grid, functional.pad(mask, margin), functional.pad(paint, margin))
 
 
-def _combine(motions_BM: Tensor, basis: Tensor) -> Tensor:
-    """Sum of the basis weighted by the motions: flow x, flow y and opening, [B,3,128,128].
+def _combine(motions_BM: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the basis weighted by the motions: flow [B,2,128,128], and opening of the mouth window [B,1,48,56].
 
-    basis [P,3M+1,128,128]; each of the P portraits has B / P consecutive frames.
+    basis [P,3M+1,128,128]; each of the P portraits has B / P consecutive frames. Reading the basis is what takes the
+    time, so of the opening only the window is read.
     """
     (portraits, _, height, width), motions = basis.shape, motions_BM.shape[1]
-    fields = basis[:, : 3 * motions].reshape(portraits, 3, motions, height * width)
-    moved = motions_BM.view(portraits, 1, -1, motions) @ fields
-    moved[:, 2] += basis[:, 3 * motions :].flatten(2)
-    return moved.transpose(1, 2).reshape(-1, 3, height, width)
+    motions_P1KM = motions_BM.view(portraits, 1, -1, motions)
+    flow = motions_P1KM @ basis[:, : 2 * motions].reshape(portraits, 2, motions, height * width)
+    window = basis[:, 2 * motions :, MOUTH_ROWS, MOUTH_COLUMNS]
+    opening = motions_P1KM @ window[:, None, :motions].flatten(3) + window[:, None, motions:].flatten(3)
+    return (
+        flow.transpose(1, 2).reshape(-1, 2, height, width),
+        opening.reshape(len(motions_BM), 1, *window.shape[2:]),
+    )
 
 
 def _double(x_BCHW: Tensor) -> Tensor:

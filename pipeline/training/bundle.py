@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 
 from pipeline.audio_encoder import AudioEncoder
 from pipeline.autoencoder import FrameDecoder, MotionEncoder, PortraitEncoder
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.denoiser import Denoiser
 from pipeline.scheduler import FlowMatchScheduler
+from pipeline.training.jaws import draw_jaws
+from pipeline.training.lids import set_lids
+from pipeline.training.portrait_fit import FaceGeometry
 
 # How far a motion goes, as a multiple of what the basis learned. An average over faces whose lids and lips do not quite
 # lie on each other moves them half of their way. Chosen so that held-out portraits just close their eyes and open their
@@ -88,6 +92,12 @@ def main() -> None:
     for stem, gain in GAINS.items():
         strengthen(portrait_encoder, frame_decoder, runs / "basis.npz", names, stem, gain)
     decide(portrait_encoder, frame_decoder)
+    # What the latent means is kept with the model: without it no part could be trained again.
+    with np.load(runs / "basis.npz") as archive:
+        basis = {key: archive[key] for key in ("encode", "decode")}
+    set_lids(frame_decoder, np.load(runs / "portraits.npz")["landmarks"], basis, names)
+    jaws = draw_jaws(FaceGeometry.load(arguments.data))
+    frame_decoder.interior.layers.copy_(torch.from_numpy(jaws))
     pipe = AvatarPipeline(
         audio_encoder=load(AudioEncoder, "audio_encoder"),
         denoiser=load(Denoiser, arguments.denoiser),
@@ -97,6 +107,13 @@ def main() -> None:
         scheduler=FlowMatchScheduler(num_inference_steps=arguments.steps),
     )
     pipe.to(torch.float16)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with np.load(
+        runs / "basis.npz"
+    ) as basis:  # what the latent means: without it no part can be trained again
+        save_file(
+            {key: basis[key] for key in ("encode", "decode")}, arguments.out / "motion_basis.safetensors"
+        )
     pipe.save_pretrained(arguments.out)
     size = sum(path.stat().st_size for path in arguments.out.rglob("*.safetensors"))
     print(f"{arguments.out}: {size / 1e6:.1f} MB of weights")
