@@ -331,9 +331,9 @@ class Session:
         """A chunk's first frame is here: if frames come late again and again, both tracks shift once."""
         now = self._clock.now()
         due = self._clock.heard(frame * SLOT_SAMPLES) + self._clock.playout_delay_ms / 1000
-        if frames := self._lateness.made(now - due, now):
-            self._clock.lengthen(frames)
-            grown_ms = 1000 * frames / FPS
+        if self._lateness.made(now - due, now):
+            self._clock.lengthen(1)
+            grown_ms = 1000 / FPS
             self._budget = replace(self._budget, step_allowance_ms=self._budget.step_allowance_ms + grown_ms)
             logger.warning("session %s: the model is late; the delay grows by %.0f ms", self.id, grown_ms)
 
