@@ -293,7 +293,7 @@ def speeds(large_ms: float, small_ms: float, low_ms: float) -> dict[str, Speed]:
 
 def test_the_profile_that_fits_is_recommended() -> None:
     cpu = {"cpu": "A processor", "gpu": None}
-    fast, usual, slow = speeds(20, 15, 14), speeds(38, 30, 29), speeds(90, 60, 60)
+    fast, usual, slow = speeds(20, 15, 14), speeds(38, 34, 34), speeds(90, 60, 60)
     item = one(
         [model.judge(fast, cpu)], "speed", OK, "A processor", "chunks of one frame", "RTF 0.25", "as well"
     )
