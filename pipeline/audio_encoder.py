@@ -134,8 +134,7 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             )
         frames = pcm_BN.shape[1] // SAMPLES_PER_FRAME
         wanted = frames if last_frames is None else min(last_frames, frames)
-        features, _ = self._encode(functional.pad(pcm_BN, (SAMPLES_PER_FRAME + _FFT - _HOP, 0)), wanted)
-        return features
+        return self.hear(pcm_BN, wanted, None)[0]
 
     def hear(self, pcm_BN: Tensor, frames: int, heard: Heard | None) -> tuple[Tensor, Heard]:
         """The last `frames` features [B, frames, F] of a stream, and what to keep for the next call.

@@ -125,20 +125,11 @@ class TunedH264Encoder(H264Encoder):
 
 def open_h264(width: int, height: int, bit_rate: int) -> Any:
     """An x264 encoder for live pictures (public API only); Annex B, no delay, no B-frames."""
-    codec = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height = width, height
-    codec.pix_fmt = "yuv420p"
-    codec.bit_rate = bit_rate
-    codec.framerate = fractions.Fraction(FPS, 1)
-    codec.time_base = fractions.Fraction(1, VIDEO_CLOCK)
-    codec.gop_size = GOP_FRAMES
-    codec.thread_count = 1
-    codec.options = {
+    codec = _live_encoder("libx264", width, height, bit_rate)
+    codec.options |= {
         "preset": "superfast",
         "tune": "zerolatency",
         "level": "31",
-        "maxrate": str(bit_rate),
-        "bufsize": str(round(bit_rate * VBV_SECONDS)),
         "sc_threshold": "0",  # a portrait has no cuts: what looks like one to x264 is no key frame
     }
     codec.profile = "Baseline"
@@ -147,7 +138,20 @@ def open_h264(width: int, height: int, bit_rate: int) -> Any:
 
 def open_vp8(width: int, height: int, bit_rate: int) -> Any:
     """A libvpx encoder for live pictures (public API only), for receivers without H.264."""
-    codec = av.CodecContext.create("libvpx", "w")
+    codec = _live_encoder("libvpx", width, height, bit_rate)
+    codec.options |= {
+        "deadline": "realtime",
+        "cpu-used": "-6",
+        "lag-in-frames": "0",
+        "minrate": str(bit_rate),
+        "static-thresh": "1",
+    }
+    return codec
+
+
+def _live_encoder(name: str, width: int, height: int, bit_rate: int) -> Any:
+    """What live pictures have in common, whoever encodes them: clock, key frames, and a bit rate that is kept."""
+    codec: Any = av.CodecContext.create(name, "w")
     codec.width, codec.height = width, height
     codec.pix_fmt = "yuv420p"
     codec.bit_rate = bit_rate
@@ -155,15 +159,7 @@ def open_vp8(width: int, height: int, bit_rate: int) -> Any:
     codec.time_base = fractions.Fraction(1, VIDEO_CLOCK)
     codec.gop_size = GOP_FRAMES
     codec.thread_count = 1
-    codec.options = {
-        "deadline": "realtime",
-        "cpu-used": "-6",
-        "lag-in-frames": "0",
-        "minrate": str(bit_rate),
-        "maxrate": str(bit_rate),
-        "bufsize": str(round(bit_rate * VBV_SECONDS)),
-        "static-thresh": "1",
-    }
+    codec.options = {"maxrate": str(bit_rate), "bufsize": str(round(bit_rate * VBV_SECONDS))}
     return codec
 
 

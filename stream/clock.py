@@ -97,6 +97,10 @@ class PresentationClock:
             - self.playout_delay_ms / 1000
         )
 
+    def released(self, media_samples: int) -> float:
+        """When sample `media_samples` (48 kHz) is due; only once anchored."""
+        return self.heard(media_samples) + self.playout_delay_ms / 1000
+
     def media_heard(self, at: float) -> int:
         """How many samples of the stream should have been heard at wall time `at`."""
         return math.floor((at - self.heard(0)) * SAMPLE_RATE)

@@ -313,7 +313,7 @@ class Session:
     def _on_model_pcm(self, pcm: npt.NDArray[np.float32]) -> None:
         for window in self._windower.push(pcm):
             first = self._windower.spec.frames(window.index).start
-            deadline = self._clock.heard(first * SLOT_SAMPLES) + self._clock.playout_delay_ms / 1000
+            deadline = self._clock.released(first * SLOT_SAMPLES)
             self._traces.window(window.index, first, self._ingest.end, self._clock.now())
             self._line.submit(window, deadline)
 
@@ -330,7 +330,7 @@ class Session:
     def _judge_delay(self, frame: int) -> None:
         """A chunk's first frame is here: if frames come late again and again, both tracks shift once."""
         now = self._clock.now()
-        due = self._clock.heard(frame * SLOT_SAMPLES) + self._clock.playout_delay_ms / 1000
+        due = self._clock.released(frame * SLOT_SAMPLES)
         if self._lateness.made(now - due, now):
             self._clock.lengthen(1)
             grown_ms = 1000 / FPS
