@@ -1,7 +1,7 @@
-"""Trains the AudioEncoder: Whisper's features and Kokoro's phonemes as targets, augmented audio as input.
+"""Trains the AudioEncoder: Whisper's features, Kokoro's phonemes and mouths as targets, augmented audio as input.
 
 Feature t must tell the phonemes of frames t - 2, t - 1 and t (six 20 ms units) and Whisper's feature of
-frame t - 2.
+frame t - 2; the features t - 2 to t + 2 together, as the denoiser reads them, the mouth of frame t.
 
     python -m pipeline.training.audio_encoder --config configs/train/audio_encoder.yaml
 """
@@ -12,6 +12,7 @@ import argparse
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from pipeline.audio_encoder import SAMPLES_PER_FRAME, AudioEncoder
+from pipeline.denoiser import LEFT_SLOTS
+from pipeline.training.augmentation import augment
 from pipeline.training.curves import Curves
+from pipeline.training.sequences import MAX_RIGHT_FRAMES, Basis, expression_names
 from pipeline.training.settings import load_settings
 
 logger = logging.getLogger(__name__)
@@ -32,6 +36,10 @@ logger = logging.getLogger(__name__)
 UNITS = 6
 """Phoneme units (20 ms) that one feature describes: frames t-2, t-1 and t."""
 IGNORED = -100
+WHISPER_SIZE = 384
+CORPORA = ("kokoro_train", "grid_train", "ljspeech")
+SYNTHETIC = "kokoro"
+"""Has exact phonemes; real speech learns from Whisper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,8 @@ class AudioEncoderSettings:
     learning_rate: float
     phoneme_weight: float
     whisper_weight: float
+    mouth_weight: float
+    check_every_s: float
     seed: int
     threads: int
 
@@ -57,41 +67,82 @@ def phoneme_classes(symbols: list[str]) -> tuple[list[str], NDArray[np.int64]]:
     return classes, np.asarray(table, np.int64)
 
 
-class SpeechCorpus:
-    """One `runs/speech/<corpus>.npz` with its cached Whisper features [frames,384]."""
+@dataclass(frozen=True)
+class Speech:
+    """Corpora one after the other on one device. What a corpus does not know is NaN or IGNORED.
 
-    def __init__(
-        self, path: Path, whisper: NDArray[np.float16] | None, table: NDArray[np.int64] | None
-    ) -> None:
-        archive = np.load(path)
-        self.audio: NDArray[np.int16] = archive["audio"]
-        self.offsets: NDArray[np.int64] = archive["offsets"]
-        self.whisper = whisper
-        has_phonemes = table is not None and "phonemes" in archive.files
-        self.phonemes = table[archive["phonemes"]] if has_phonemes and table is not None else None
-        self.frames = int(self.offsets[-1])
+    audio_N: int16. offsets: first frame of each clip, and the end. whisper_TW: Whisper's features. phonemes_U: classes
+    of 20 ms units. mouth_TM: see `mouths`.
+    """
 
-    def cut(
-        self, start: int, frames: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """From frame `start` on: audio [frames*640], Whisper features [frames,384], phonemes [2*frames]."""
-        samples = self.audio[start * SAMPLES_PER_FRAME : (start + frames) * SAMPLES_PER_FRAME]
-        audio: NDArray[np.float32] = (samples / 32768).astype(np.float32)
-        if self.whisper is None:
-            whisper = np.full((frames, 384), np.nan, np.float32)
+    audio_N: Tensor
+    offsets: NDArray[np.int64]
+    whisper_TW: Tensor
+    phonemes_U: Tensor
+    mouth_TM: Tensor
+
+    @property
+    def frames(self) -> int:
+        return int(self.offsets[-1])
+
+    def cut(self, starts_B: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """From these frames on: audio [B,N], Whisper's features [B,T,W], phonemes [B,2T], mouths [B,T,M]."""
+        frame_BT = starts_B[:, None] + torch.arange(frames, device=starts_B.device)
+        unit_BU = 2 * starts_B[:, None] + torch.arange(2 * frames, device=starts_B.device)
+        samples = torch.arange(SAMPLES_PER_FRAME * frames, device=starts_B.device)
+        audio = self.audio_N[SAMPLES_PER_FRAME * starts_B[:, None] + samples].float() / 32768
+        return audio, self.whisper_TW[frame_BT].float(), self.phonemes_U[unit_BU], self.mouth_TM[frame_BT]
+
+
+def load_speech(
+    corpora: Sequence[str], runs: Path, names: Sequence[str], table: NDArray[np.int64], device: torch.device
+) -> Speech:
+    """Reads `runs/speech/`, and of `runs/motion/` and Whisper what there is for it; `names` are the expressions'."""
+    audio, offsets, whisper, phonemes, mouth = [], [np.zeros(1, np.int64)], [], [], []
+    basis = Basis.load(runs / "basis.npz")
+    for name in corpora:
+        path = runs / "speech" / f"{name}.npz"
+        with np.load(path) as archive:
+            frames = int(archive["offsets"][-1])
+            audio.append(archive["audio"][: frames * SAMPLES_PER_FRAME])
+            offsets.append(archive["offsets"][1:] + offsets[-1][-1])
+            known = (
+                table[archive["phonemes"]] if "phonemes" in archive.files else np.full(2 * frames, IGNORED)
+            )
+            phonemes.append(known.astype(np.int64))
+        if name.startswith(SYNTHETIC):
+            whisper.append(np.full((frames, WHISPER_SIZE), np.nan, np.float16))
         else:
-            whisper = self.whisper[start : start + frames].astype(np.float32)
-        if self.phonemes is None:
-            phonemes = np.full(2 * frames, IGNORED, np.int64)
-        else:
-            phonemes = self.phonemes[2 * start : 2 * (start + frames)]
-        return audio, whisper, phonemes
+            whisper.append(whisper_cache(path, runs / "whisper" / f"{name}.npy")[:frames])
+        mouth.append(mouths(runs / "motion" / f"{name}.npz", frames, basis, names))
+
+    def tensor(parts: Sequence[NDArray[np.generic]]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts)).to(device)
+
+    return Speech(
+        audio_N=tensor(audio),
+        offsets=np.concatenate(offsets),
+        whisper_TW=tensor(whisper),
+        phonemes_U=tensor(phonemes),
+        mouth_TM=tensor(mouth),
+    )
+
+
+def mouths(path: Path, frames: int, basis: Basis, names: Sequence[str]) -> NDArray[np.float32]:
+    """[frames, D + 1]: what the mouth adds to the motion latents, and the lip gap; NaN where no motion is known."""
+    made = np.full((frames, len(basis.aperture) + 1), np.nan, np.float32)
+    if path.is_file():
+        with np.load(path) as archive:
+            motion, valid = archive["motion"].astype(np.float32)[:frames], archive["valid"][:frames]
+        latents = basis.mouth_part(np.nan_to_num(motion), names)
+        made[valid] = np.concatenate([latents, (latents @ basis.aperture)[:, None]], 1)[valid]
+    return made
 
 
 def whisper_cache(corpus: Path, cache: Path) -> NDArray[np.float16]:
     """Whisper's features of a whole corpus, computed once (30 s windows across clips)."""
     if cache.exists():
-        return np.load(cache)
+        return np.asarray(np.load(cache))
     from pipeline.training.whisper import WINDOW_S, WhisperTeacher
 
     teacher = WhisperTeacher()
@@ -106,49 +157,26 @@ def whisper_cache(corpus: Path, cache: Path) -> NDArray[np.float16]:
     return features
 
 
-def augment(audio_BN: Tensor, rng: np.random.Generator) -> Tensor:
-    """What microphones and rooms do: reverberation, noise, babble, level, band limits, clipping."""
-    batch, samples = audio_BN.shape
-    out = audio_BN.clone()
-    if rng.random() < 0.4:
-        length = 4000
-        decay = torch.exp(-torch.arange(length) / (16000 * rng.uniform(0.02, 0.12)))
-        tail = torch.randn(batch, length) * decay * float(rng.uniform(0.01, 0.06))
-        tail[:, 0] = 1.0
-        size = 2 ** int(np.ceil(np.log2(samples + length)))
-        out = torch.fft.irfft(torch.fft.rfft(out, size) * torch.fft.rfft(tail, size), size)[:, :samples]
-    level = out.square().mean(1, keepdim=True).sqrt().clamp_min(1e-4)
-    noise = torch.randn(batch, samples)
-    if rng.random() < 0.5:  # pink-ish
-        spectrum = torch.fft.rfft(noise)
-        noise = torch.fft.irfft(spectrum / torch.arange(1, spectrum.shape[1] + 1).sqrt(), samples)
-    if rng.random() < 0.3:  # babble from the batch itself
-        noise = out.roll(1, 0) + out.roll(2, 0) + out.roll(3, 0)
-    noise = noise / noise.square().mean(1, keepdim=True).sqrt().clamp_min(1e-4)
-    ratio_db = torch.from_numpy(rng.uniform(3, 50, (batch, 1)).astype(np.float32))
-    out = out + noise * level * 10 ** (-ratio_db / 20)
-    if rng.random() < 0.25:
-        spectrum = torch.fft.rfft(out)
-        bins = torch.linspace(0, 8000, spectrum.shape[1])
-        low, high = rng.uniform(20, 300), rng.uniform(3000, 8000)
-        shape = torch.sigmoid((bins - low) / 30) * torch.sigmoid((high - bins) / 200)
-        out = torch.fft.irfft(spectrum * shape, samples)
-    gain_db = torch.from_numpy(rng.uniform(-26, 8, (batch, 1)).astype(np.float32))
-    return (out * 10 ** (gain_db / 20)).clamp(-1, 1)
-
-
 class Heads(nn.Module):
     """What the features are trained against; kept beside the encoder, not part of the product."""
 
-    def __init__(self, feature_size: int, classes: int) -> None:
+    def __init__(self, feature_size: int, classes: int, mouth_size: int) -> None:
         super().__init__()
         self.phonemes = nn.Linear(feature_size, UNITS * classes)
-        self.whisper = nn.Linear(feature_size, 384)
-        self.classes = classes
+        self.whisper = nn.Linear(feature_size, WHISPER_SIZE)
+        heard = LEFT_SLOTS + 1 + MAX_RIGHT_FRAMES
+        self.mouth = nn.Sequential(
+            nn.Linear(heard * feature_size, feature_size), nn.SiLU(), nn.Linear(feature_size, mouth_size)
+        )
+        self.classes, self.heard = classes, heard
 
     def forward(self, features_BTF: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.phonemes(features_BTF).unflatten(-1, (UNITS, self.classes))
         return logits, self.whisper(features_BTF)
+
+    def mouths(self, features_BTF: Tensor) -> Tensor:
+        """[B, T - 4, M]: the mouth of the frames 2 to T - 3."""
+        return self.mouth(features_BTF.unfold(1, self.heard, 1).transpose(2, 3).flatten(2))
 
 
 def targets(phonemes_BU: Tensor) -> Tensor:
@@ -158,28 +186,27 @@ def targets(phonemes_BU: Tensor) -> Tensor:
 
 
 def evaluate(
-    encoder: AudioEncoder, heads: Heads, corpus: SpeechCorpus, labial: Tensor, change: str
+    encoder: AudioEncoder, heads: Heads, corpus: Speech, labial: Tensor, change: str
 ) -> dict[str, float]:
     """Held-out figures over every clip; `change` is "" (clean), "noise" (10 dB white) or "quiet" (-20 dB).
 
     accuracy_<look-back>: share of 20 ms units told right, silence included; labial_recall: units of p, b, m
     told as one of them, 40 ms back; labial_found: whole p, b, m sounds with at least one such unit.
     """
-    device = next(encoder.parameters()).device
     hits, known_units = torch.zeros(UNITS), torch.zeros(UNITS)
     recalled, labials, found, sounds = 0, 0, 0, 0
     generator = torch.Generator().manual_seed(0)
     for start, end in zip(corpus.offsets[:-1].tolist(), corpus.offsets[1:].tolist(), strict=True):
-        audio, _, phonemes = corpus.cut(start, end - start)
-        pcm = torch.from_numpy(audio)[None]
+        starts = torch.tensor([start], device=corpus.audio_N.device)
+        pcm, _, phonemes, _ = corpus.cut(starts, end - start)
         if change == "noise":
-            noise = torch.randn(pcm.shape, generator=generator)
+            noise = torch.randn(pcm.shape, generator=generator).to(pcm)
             pcm = pcm + noise * pcm.square().mean().sqrt() * 10**-0.5
         elif change == "quiet":
             pcm = pcm * 0.1
         with torch.inference_mode():
-            predicted = heads(encoder(pcm.to(device)))[0].argmax(-1)[0].cpu()
-        target = targets(torch.from_numpy(phonemes)[None])[0]
+            predicted = heads(encoder(pcm))[0].argmax(-1)[0].cpu()
+        target = targets(phonemes)[0].cpu()
         # Unit by unit: stress marks are frequent, and demanding six known units in a row would leave few.
         known = target != IGNORED
         hits += ((predicted == target) & known).sum(0)
@@ -200,29 +227,30 @@ def evaluate(
     }
 
 
-def train(settings: AudioEncoderSettings, runs: Path) -> None:
+def train(settings: AudioEncoderSettings, runs: Path, data: Path) -> None:
     """Trains for `settings.minutes` over all resumed calls; writes runs/audio_encoder/."""
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
+    torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out = runs / "audio_encoder"
     out.mkdir(parents=True, exist_ok=True)
     symbols = [str(s) for s in np.load(runs / "speech" / "kokoro_train.npz")["phoneme_names"]]
     classes, table = phoneme_classes(symbols)
-    corpora = []
-    for name in ("kokoro_train", "grid_train", "ljspeech"):
-        path = runs / "speech" / f"{name}.npz"
-        # Real speech learns from Whisper; synthetic speech has exact phonemes.
-        cached = None if name == "kokoro_train" else whisper_cache(path, runs / "whisper" / f"{name}.npy")
-        corpora.append(SpeechCorpus(path, cached, table))
-    held_out = SpeechCorpus(runs / "speech" / "kokoro_val.npz", None, table)
-    share = np.array([corpus.frames for corpus in corpora], np.float64)
-    share = share**0.7 / (share**0.7).sum()  # real speech counts for more than its length
-    sample = np.concatenate([c.whisper[::50] for c in corpora if c.whisper is not None]).astype(np.float32)
-    whisper_mean = torch.from_numpy(sample.mean(0)).to(device)
-    whisper_std = torch.from_numpy(sample.std(0)).clamp_min(1e-3).to(device)
+    names = expression_names(data)
+    corpora = [load_speech([name], runs, names, table, device) for name in CORPORA]
+    held_out = load_speech(["kokoro_val"], runs, names, table, device)
+    share = torch.tensor([corpus.frames for corpus in corpora]).float() ** 0.7
+    share = share / share.sum()  # real speech counts for more than its length
+    sample = torch.cat([corpus.whisper_TW[::50].float() for corpus in corpora])
+    sample = sample[sample.isfinite().all(1)]
+    whisper_mean, whisper_std = sample.mean(0), sample.std(0).clamp_min(1e-3)
+    # Latents keep their proportions, as those that move much are seen most; the lip gap counts as much as the largest.
+    sample = torch.cat([corpus.mouth_TM for corpus in corpora])
+    mouth_std = sample[sample.isfinite().all(1)].std(0)
+    mouth_std[:-1] = mouth_std[:-1].max()
     encoder = AudioEncoder().to(device)
-    heads = Heads(256, len(classes)).to(device)
+    heads = Heads(256, len(classes), corpora[0].mouth_TM.shape[1]).to(device)
     nets = nn.ModuleList([encoder, heads])
     optimiser = torch.optim.AdamW(
         nets.parameters(), settings.learning_rate, weight_decay=1e-2, betas=(0.9, 0.98)
@@ -234,10 +262,10 @@ def train(settings: AudioEncoderSettings, runs: Path) -> None:
         nets.load_state_dict(state["nets"])
         optimiser.load_state_dict(state["optimiser"])
         step, spent = state["step"], state["spent"]
-    rng = np.random.default_rng(settings.seed + step)
+        torch.manual_seed(settings.seed + step)
     labial = torch.tensor([classes.index(s) for s in ("p", "b", "m") if s in classes])
     budget, started = settings.minutes * 60, time.monotonic() - spent
-    progress = curves.progress(budget, initial=spent)
+    progress, checked = curves.progress(budget, initial=spent), spent
 
     def save() -> None:
         state = {"nets": nets.state_dict(), "optimiser": optimiser.state_dict()}
@@ -252,29 +280,39 @@ def train(settings: AudioEncoderSettings, runs: Path) -> None:
         rate = settings.learning_rate * min(1.0, (step + 1) / 100) * max(0.02, 1 - elapsed / budget)
         for group in optimiser.param_groups:
             group["lr"] = rate
+        counts = torch.bincount(
+            torch.multinomial(share, settings.batch_clips, replacement=True), minlength=len(corpora)
+        ).tolist()
         parts = []
-        for index in rng.choice(len(corpora), settings.batch_clips, p=share):
-            corpus = corpora[index]
-            start = int(rng.integers(corpus.frames - settings.clip_frames))
-            parts.append(corpus.cut(start, settings.clip_frames))
-        clean, whisper, phonemes = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
-        audio = augment(clean, rng) if rng.random() < 0.85 else clean
-        logits, predicted = heads(encoder(audio.to(device)))
-        goal = targets(phonemes).to(device)
-        phoneme_loss = functional.cross_entropy(logits.flatten(0, 2), goal.flatten(), ignore_index=IGNORED)
-        wanted = (whisper.to(device)[:, :-2] - whisper_mean) / whisper_std
-        known = wanted.isfinite().all(-1)
-        whisper_loss = functional.smooth_l1_loss(predicted[:, 2:][known], wanted[known])
-        loss = settings.phoneme_weight * phoneme_loss + settings.whisper_weight * whisper_loss
+        for corpus, count in zip(corpora, counts, strict=True):
+            last = corpus.frames - settings.clip_frames
+            parts.append(corpus.cut(torch.randint(last, (count,), device=device), settings.clip_frames))
+        clean, whisper, phonemes, mouth = (torch.cat(part) for part in zip(*parts, strict=True))
+        features = encoder(augment(clean))
+        logits, predicted = heads(features)
+        phoneme_loss = functional.cross_entropy(
+            logits.flatten(0, 2), targets(phonemes).flatten(), ignore_index=IGNORED
+        )
+        whisper_loss = _known_error(predicted[:, 2:], (whisper[:, :-2] - whisper_mean) / whisper_std)
+        wanted = mouth[:, LEFT_SLOTS:-MAX_RIGHT_FRAMES] / mouth_std
+        mouth_loss = _known_error(heads.mouths(features), wanted)
+        loss = (
+            settings.phoneme_weight * phoneme_loss
+            + settings.whisper_weight * whisper_loss
+            + settings.mouth_weight * mouth_loss
+        )
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(nets.parameters(), 1.0)
         optimiser.step()
         step += 1
-        values = {"phoneme_loss": float(phoneme_loss.detach()), "whisper_loss": float(whisper_loss.detach())}
-        curves.add("train", step, values)
-        progress.update_to(time.monotonic() - started, step=step, **values)
-        if step % 200 == 0:
+        values = {"phoneme_loss": phoneme_loss, "whisper_loss": whisper_loss, "mouth_loss": mouth_loss}
+        curves.add("train", step, {name: value.detach() for name, value in values.items()})
+        if step % 10 == 0:
+            shown = {name: float(value.detach()) for name, value in values.items()}
+            progress.update_to(time.monotonic() - started, step=step, **shown)
+        if elapsed - checked > settings.check_every_s:
+            checked = elapsed
             encoder.eval()
             result = evaluate(encoder, heads, held_out, labial, "")
             encoder.train()
@@ -290,15 +328,24 @@ def train(settings: AudioEncoderSettings, runs: Path) -> None:
     logger.info("%s", json.dumps(result, indent=2))
 
 
+def _known_error(made_BTK: Tensor, wanted_BTK: Tensor) -> Tensor:
+    """Smooth error where the target is known (finite); without a boolean index, which a GPU would have to wait for."""
+    known = wanted_BTK.isfinite().all(-1)
+    wanted = torch.where(known[..., None], wanted_BTK, 0.0)
+    error = functional.smooth_l1_loss(made_BTK, wanted, reduction="none").mean(-1)
+    return (error * known).sum() / known.sum().clamp_min(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, default=Path("configs/train/audio_encoder.yaml"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(load_settings(AudioEncoderSettings, arguments.config), arguments.runs)
+    train(load_settings(AudioEncoderSettings, arguments.config), arguments.runs, arguments.data)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 
@@ -35,7 +37,7 @@ class Curves:
     def __init__(self, path: Path, title: str) -> None:
         self._path, self._title = path, title
         self._series: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
-        self._pending: dict[str, list[float]] = defaultdict(list)
+        self._pending: dict[str, list[float | Tensor]] = defaultdict(list)
         if path.exists():
             for phase, series in json.loads(path.read_text()).items():
                 for name, points in series.items():
@@ -45,15 +47,15 @@ class Curves:
         """A progress bar for this run."""
         return Progress(budget_s, initial)
 
-    def add(self, phase: str, step: int, values: dict[str, float]) -> None:
-        """Records the values of one step."""
+    def add(self, phase: str, step: int, values: Mapping[str, float | Tensor]) -> None:
+        """Records the values of one step. Tensors are read when 25 are there, so that no step waits for a GPU."""
         for name, value in values.items():
             if phase != "train":
-                self._series[phase][name].append([step, value])
+                self._series[phase][name].append([step, float(value)])
                 continue
             self._pending[name].append(value)
             if len(self._pending[name]) == 25:
-                self._series[phase][name].append([step, sum(self._pending[name]) / 25])
+                self._series[phase][name].append([step, float(sum(self._pending[name])) / 25])
                 self._pending[name].clear()
 
     def save(self) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from pipeline.training.portrait_fit import FaceGeometry
 from pipeline.training.render import MotionSampler
@@ -67,7 +68,19 @@ def build_basis(
     decode[count:, 57:] = np.diag(POSE_SCALE)
     explained = power[order].sum() / power.sum()
     logger.info("%d expression components explain %.2f %% of the visible motion", count, 100 * explained)
+    return with_gaps(geometry, motions, encode, decode)
 
+
+def with_gaps(
+    geometry: FaceGeometry,
+    motions: NDArray[np.float32],
+    encode: NDArray[np.float32],
+    decode: NDArray[np.float32],
+) -> dict[str, NDArray[np.float32] | int]:
+    """The archive for a basis that stands already: lip and lid gap as functions of its latents, from motions [N,62]."""
+    latent_size = encode.shape[1]
+    count = latent_size - len(POSE_SIZE_AXES)
+    expression, latents = motions[:, :57], motions @ encode
     height = (
         float(geometry.neutral[geometry.landmarks[27], 1] - geometry.neutral[geometry.landmarks[8], 1]) * 1.45
     )
@@ -107,6 +120,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/basis.npz"))
     parser.add_argument("--recorded", type=Path, default=Path("runs/motion/grid_train.npz"))
     parser.add_argument("--latent-size", type=int, default=40)
+    parser.add_argument(
+        "--keep", type=Path, help="a model's motion_basis.safetensors: train parts of that model again"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     geometry = FaceGeometry.load(arguments.data)
@@ -116,7 +132,13 @@ def main() -> None:
         recorded = archive["motion"][archive["valid"]]
     sampler, rng = MotionSampler(geometry.names, recorded), np.random.default_rng(0)
     motions = np.stack([sampler.draw(rng) for _ in range(20000)])
-    np.savez(arguments.out, **build_basis(geometry, motions, arguments.latent_size))  # type: ignore[arg-type]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.keep:
+        kept = load_file(arguments.keep)
+        basis = with_gaps(geometry, motions, kept["encode"], kept["decode"])
+    else:
+        basis = build_basis(geometry, motions, arguments.latent_size)
+    np.savez(arguments.out, **basis)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

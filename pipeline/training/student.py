@@ -27,7 +27,14 @@ from pipeline.training.losses import MotionLoss
 from pipeline.training.rollout import rollout
 from pipeline.training.sequences import Excerpts
 from pipeline.training.settings import load_settings
-from pipeline.training.teacher import Profile, ReferenceShift, free_running_figures, open_sequences
+from pipeline.training.teacher import (
+    Profile,
+    ReferenceShift,
+    free_running_figures,
+    held_out_excerpts,
+    mixed_precision,
+    open_sequences,
+)
 from pipeline.training.trainee import Trainee
 
 logger = logging.getLogger(__name__)
@@ -129,18 +136,18 @@ def student_loss(
     return measure(made, goal, weight_T.expand_as(goal[..., 0]))
 
 
-def train(settings: StudentSettings, runs: Path, data: Path) -> None:
-    """Runs for `settings.minutes` in total over all calls; reads runs/teacher/, writes runs/student/."""
+def train(settings: StudentSettings, runs: Path, data: Path, name: str = "student") -> None:
+    """Runs for `settings.minutes` in total over all calls; reads runs/teacher/, writes the folder `name` of runs/."""
     if settings.method not in (*METHODS, CONSISTENCY):
         known = ", ".join((*METHODS, CONSISTENCY))
         raise ValueError(f"There is no method '{settings.method}'; the methods are {known}.")
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    out = runs / "student"
+    out = runs / name
     sequences, held_out_sequences = open_sequences(settings, runs, data)
     basis = sequences.basis
-    held_out = held_out_sequences.draw(32, 80, listening=0.0).to(device)
+    held_out = held_out_excerpts(held_out_sequences)
 
     teacher, student = (
         Denoiser.from_pretrained(runs / "teacher", low_cpu_mem_usage=False).to(device) for _ in range(2)
@@ -160,6 +167,7 @@ def train(settings: StudentSettings, runs: Path, data: Path) -> None:
         aperture_weight=settings.aperture_weight, eye_weight=settings.eye_weight,
     )  # fmt: skip
     shift = ReferenceShift(basis, teacher.latent_scale, settings.reference_shift)
+    torch.manual_seed(settings.seed + trainee.step)
     rng = np.random.default_rng(settings.seed + trainee.step)
     curves = Curves(out / "curves.json", title=f"Student ({settings.method})")
     progress, checked_s = curves.progress(trainee.budget_s, initial=trainee.elapsed_s), trainee.elapsed_s
@@ -184,31 +192,32 @@ def train(settings: StudentSettings, runs: Path, data: Path) -> None:
     scale = teacher.latent_scale
     mouth_DD = scale[:, None] * torch.from_numpy(sequences.mouth_projection()).to(device) / scale
     while (elapsed_s := trainee.elapsed_s) < trainee.budget_s:
-        excerpts = shift(sequences.draw(settings.batch, whole_frames).to(device))
+        excerpts = shift(sequences.draw(settings.batch, whole_frames))
         style = excerpts.style_BK
         style.masked_fill_(torch.rand(style.shape, device=device) < settings.style_dropout, -1.0)
         unstated = torch.rand(len(style), 1, device=device) < settings.style_dropout
         excerpts.lids_BT.masked_fill_(unstated, -1.0)
         profile = Profile.draw(rng)
-        past = rollout(
-            student, scheduler, excerpts,
-            noise_BTD=torch.randn_like(excerpts.z_BTD),
-            hop_frames=profile.hop_frames, right_frames=profile.right_frames,
-        )  # fmt: skip
+        with mixed_precision(device):
+            past = rollout(
+                student, scheduler, excerpts,
+                noise_BTD=torch.randn_like(excerpts.z_BTD),
+                hop_frames=profile.hop_frames, right_frames=profile.right_frames,
+            ).float()  # fmt: skip
         for _ in range(settings.updates_per_rollout):
-            if settings.method == CONSISTENCY:
-                loss, parts = consistency_loss(
-                    student, trainee.averaged, teacher, scheduler, excerpts, past, profile, measure,
-                    settings.teacher_steps,
-                )  # fmt: skip
-            else:
-                loss, parts = student_loss(
-                    student, teacher, scheduler, excerpts, past, profile, measure, mouth_DD, settings
-                )
+            with mixed_precision(device):
+                if settings.method == CONSISTENCY:
+                    loss, parts = consistency_loss(
+                        student, trainee.averaged, teacher, scheduler, excerpts, past, profile, measure,
+                        settings.teacher_steps,
+                    )  # fmt: skip
+                else:
+                    loss, parts = student_loss(
+                        student, teacher, scheduler, excerpts, past, profile, measure, mouth_DD, settings
+                    )
             trainee.update(loss)
-            values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
-            curves.add("train", trainee.step, values)
-        progress.update_to(trainee.elapsed_s, step=trainee.step, **values)
+            curves.add("train", trainee.step, {"loss": loss.detach(), **parts})
+        progress.update_to(trainee.elapsed_s, step=trainee.step)
         if elapsed_s - checked_s >= settings.check_every_s:
             checked_s = elapsed_s
             check()
@@ -221,6 +230,7 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, default=Path("configs/train/student.yaml"))
     parser.add_argument("--method", help="another method than the config's, to compare on the same budget")
+    parser.add_argument("--name", default="student", help="folder below --runs that is written")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
@@ -228,7 +238,7 @@ def main() -> None:
     settings = load_settings(StudentSettings, arguments.config)
     if arguments.method:
         settings = replace(settings, method=arguments.method)
-    train(settings, arguments.runs, arguments.data)
+    train(settings, arguments.runs, arguments.data, arguments.name)
 
 
 if __name__ == "__main__":

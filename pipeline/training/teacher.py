@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from pipeline.scheduler import FlowMatchScheduler
 from pipeline.training.curves import Curves
 from pipeline.training.losses import MotionLoss, noise_level_weight
 from pipeline.training.rollout import MotionFigures, rollout
-from pipeline.training.sequences import Basis, Excerpts, Sequences
+from pipeline.training.sequences import Basis, Excerpts, Sequences, expression_names
 from pipeline.training.settings import load_settings
 from pipeline.training.trainee import Trainee
 
@@ -68,7 +67,7 @@ class Profile:
 
     @staticmethod
     def draw(rng: np.random.Generator) -> Profile:
-        return Profile(1 + int(rng.random() < 0.65), 1 + int(rng.random() < 0.65))
+        return Profile(1 + int(rng.random() < 0.5), 1 + int(rng.random() < 0.65))
 
 
 class ReferenceShift:
@@ -141,24 +140,30 @@ def free_running_figures(
     generator = torch.Generator().manual_seed(0)
     frames = held_out.z_BTD.shape[1] // profile.hop_frames * profile.hop_frames
     noise = torch.randn(len(held_out.z_BTD), frames, denoiser.latent_size, generator=generator)
-    made = rollout(
-        denoiser,
-        scheduler,
-        held_out,
-        noise_BTD=noise.to(held_out.z_BTD.device),
-        hop_frames=profile.hop_frames,
-        right_frames=profile.right_frames,
-        num_inference_steps=steps,
-    )
+    with mixed_precision(held_out.z_BTD.device):
+        made = rollout(
+            denoiser,
+            scheduler,
+            held_out,
+            noise_BTD=noise.to(held_out.z_BTD.device),
+            hop_frames=profile.hop_frames,
+            right_frames=profile.right_frames,
+            num_inference_steps=steps,
+        ).float()
     return asdict(MotionFigures.of(made, held_out, basis))
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 products on a GPU; on a CPU everything stays as it is."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def open_sequences(settings: Any, runs: Path, data: Path) -> tuple[Sequences, Sequences]:
     """Training and held-out excerpts of the corpora that exist, heard by the trained audio encoder."""
-    encoder = AudioEncoder.from_pretrained(runs / "audio_encoder", low_cpu_mem_usage=False).eval()
+    torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with np.load(data / "ict_facekit.npz") as file:
-        names = [str(name) for name in file["names"]]
+    encoder = AudioEncoder.from_pretrained(runs / "audio_encoder", low_cpu_mem_usage=False).eval().to(device)
+    names = expression_names(data)
     opened = []
     for corpora in (settings.train_corpora, settings.held_out_corpora):
         present = [name for name in corpora if (runs / "motion" / f"{name}.npz").is_file()]
@@ -166,11 +171,18 @@ def open_sequences(settings: Any, runs: Path, data: Path) -> tuple[Sequences, Se
             logger.warning("No motion for %s below %s: left out.", ", ".join(sorted(missing)), runs)
         opened.append(
             Sequences(
-                present, runs=runs, encoder=encoder.to(device), expression_names=names,
-                seed=settings.seed + int(time.time()),
+                present, runs=runs, encoder=encoder, expression_names=names,
+                worse=corpora == settings.train_corpora,
             )
         )  # fmt: skip
     return opened[0], opened[1]
+
+
+def held_out_excerpts(sequences: Sequences) -> Excerpts:
+    """The same 2.5 s of 128 held-out clips in every run, whatever was drawn before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return sequences.draw(128, 64, listening=0.0)
 
 
 def new_denoiser(model: Path, latents_ND: np.ndarray[Any, np.dtype[np.float32]]) -> Denoiser:
@@ -190,7 +202,7 @@ def train(settings: TeacherSettings, runs: Path, data: Path) -> None:
     out = runs / "teacher"
     sequences, held_out_sequences = open_sequences(settings, runs, data)
     basis, latents = sequences.basis, sequences.latents()
-    held_out = held_out_sequences.draw(32, 80, listening=0.0).to(device)
+    held_out = held_out_excerpts(held_out_sequences)
 
     trainee = Trainee(
         new_denoiser(Path(settings.model), latents).to(device),
@@ -206,6 +218,7 @@ def train(settings: TeacherSettings, runs: Path, data: Path) -> None:
         aperture_weight=settings.aperture_weight, eye_weight=settings.eye_weight,
     )  # fmt: skip
     shift = ReferenceShift(basis, denoiser.latent_scale, settings.reference_shift)
+    torch.manual_seed(settings.seed + trainee.step)
     rng = np.random.default_rng(settings.seed + trainee.step)
     curves = Curves(out / "curves.json", title="Teacher")
     progress, checked_s = curves.progress(trainee.budget_s, initial=trainee.elapsed_s), trainee.elapsed_s
@@ -225,12 +238,12 @@ def train(settings: TeacherSettings, runs: Path, data: Path) -> None:
         curves.save()
 
     while (elapsed_s := trainee.elapsed_s) < trainee.budget_s:
-        excerpts = shift(sequences.draw(settings.batch, settings.frames).to(device))
-        loss, parts = teacher_loss(denoiser, scheduler, excerpts, Profile.draw(rng), measure, settings)
+        excerpts = shift(sequences.draw(settings.batch, settings.frames))
+        with mixed_precision(device):
+            loss, parts = teacher_loss(denoiser, scheduler, excerpts, Profile.draw(rng), measure, settings)
         trainee.update(loss)
-        values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}}
-        curves.add("train", trainee.step, values)
-        progress.update_to(trainee.elapsed_s, step=trainee.step, **values)
+        curves.add("train", trainee.step, {"loss": loss.detach(), **parts})
+        progress.update_to(trainee.elapsed_s, step=trainee.step)
         if elapsed_s - checked_s >= settings.check_every_s:
             checked_s = elapsed_s
             check()

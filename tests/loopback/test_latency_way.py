@@ -60,7 +60,6 @@ async def test_spans_sum_to_mouth_to_photon_and_a_lost_packet_leads_nobody_astra
     chunks = through_losses.trace.chunks
     numbers = [chunk.chunk for chunk in chunks]
     assert numbers == sorted(set(numbers))
-    assert len(numbers) < numbers[-1] + 1, "a window that concealed sound completed is not traced"
     named = [chunk for chunk in chunks if chunk.packet_rtp in through_losses.trace.sent]
     assert len(named) >= 0.95 * len(chunks), "every record names a packet of ours"
     for chunk in named:

@@ -19,7 +19,8 @@ from pipeline.scheduler import FlowMatchScheduler
 from pipeline.training import student, teacher
 from pipeline.training.consistency import consistency_loss
 from pipeline.training.losses import MotionLoss
-from pipeline.training.sequences import Sequences, encode_clip
+from pipeline.training.rollout import recall
+from pipeline.training.sequences import Sequences, expression_names
 from pipeline.training.settings import load_settings
 from tests.unit.avatar import TINY
 
@@ -61,55 +62,70 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return runs, data
 
 
-def open_world(world: tuple[Path, Path]) -> Sequences:
-    settings = load_settings(teacher.TeacherSettings, TRAIN / "teacher.yaml")
-    return teacher.open_sequences(settings, *world)[0]
+def open_world(world: tuple[Path, Path], *, worse: bool = True) -> Sequences:
+    runs, data = world
+    encoder = AudioEncoder.from_pretrained(runs / "audio_encoder", low_cpu_mem_usage=False).eval()
+    names = expression_names(data)
+    return Sequences(["grid_train"], runs=runs, encoder=encoder, expression_names=names, worse=worse)
+
+
+def one(value: float) -> torch.Tensor:
+    return torch.tensor([value]) if isinstance(value, float) else torch.tensor([value], dtype=torch.long)
 
 
 def test_excerpts_pair_each_frame_with_its_own_features(world: tuple[Path, Path]) -> None:
     runs, _ = world
-    encoder = AudioEncoder.from_pretrained(runs / "audio_encoder", low_cpu_mem_usage=False).eval()
+    sequences = open_world(world, worse=False)
+    clips = sequences.clips
     with np.load(runs / "speech" / "grid_train.npz") as file:
-        pcm, last = file["audio"][: file["offsets"][1] * 640].astype(np.float32) / 32768, file["offsets"][1]
-    features = encode_clip(encoder, pcm)
-    assert len(features) == LEFT_SLOTS + last + 2
+        begin, end = file["offsets"][1:3]
+        pcm = file["audio"][begin * 640 : end * 640].astype(np.float32) / 32768
+    encoder = AudioEncoder.from_pretrained(runs / "audio_encoder", low_cpu_mem_usage=False).eval()
     with torch.inference_mode():
-        offline = encoder(torch.from_numpy(pcm)[None])[0].half().numpy()
-    np.testing.assert_allclose(features[LEFT_SLOTS : LEFT_SLOTS + last], offline, atol=2e-3)
+        whole = encoder(torch.from_numpy(pcm)[None])[0]
+    left = encoder.left_context_frames
+    got = sequences.cut(one(1), one(left + 2), one(1.0), 32)
+    assert got.features_BTF.shape == (1, LEFT_SLOTS + 32 + 2, whole.shape[1])
+    torch.testing.assert_close(got.features_BTF[0], whole[left : left + 36], atol=1e-4, rtol=1e-4)
+    frames = slice(int(begin) + left + 2, int(begin) + left + 34)
+    torch.testing.assert_close(got.z_BTD[0], clips.kept_TD[frames] + clips.mouth_TD[frames])
+    torch.testing.assert_close(got.lids_BT[0], clips.lids_T[frames])
+    assert got.valid_BT.all()
 
-    sequences = open_world(world)
-    clip = sequences._clips[0]
-    for _ in range(20):
-        got, z, valid, _, lids = sequences._excerpt(clip, 32, 0.0)
-        assert got.shape[0] == 32 + LEFT_SLOTS + 2
-        assert z.shape == (32, LATENT)
-        assert valid.all()
-        whole = clip.kept + clip.mouth
-        where = [t for t in range(len(whole) - 7) if np.allclose(whole[t : t + 8], z[12:20])]
-        assert len(where) == 1
-        np.testing.assert_array_equal(lids[12:20], clip.lids[where[0] :][:8])
-        heard = clip.features[LEFT_SLOTS + where[0] :][:8].astype(np.float32)
-        np.testing.assert_array_equal(got[LEFT_SLOTS + 12 :][:8], heard)
+
+def test_a_faster_excerpt_is_faster_to_eye_and_ear_alike(world: tuple[Path, Path]) -> None:
+    """The jaw is the loudness, so at any speed each frame's loudness must still be its jaw's opening."""
+    sequences = open_world(world, worse=False)
+    heard: list[torch.Tensor] = []
+    sound = sequences._sound
+
+    def listen(*arguments: object) -> torch.Tensor:
+        heard.append(sound(*arguments))  # type: ignore[arg-type]
+        return heard[-1]
+
+    sequences._sound = listen  # type: ignore[method-assign]
+    for speed in (0.85, 1.0, 1.2):
+        got = sequences.cut(one(2), one(4), one(speed), 48)
+        before = sequences._encoder.left_context_frames + LEFT_SLOTS
+        loudness = heard[-1][0].unflatten(0, (-1, 640))[before : before + 48].square().mean(1).sqrt()
+        agreement = torch.corrcoef(torch.stack([loudness, got.z_BTD[0, :, 0]]))[0, 1]
+        assert agreement > 0.95, speed
 
 
 def test_listening_rests_the_mouth_and_keeps_the_head_alive(world: tuple[Path, Path]) -> None:
-    sequences = open_world(world)
-    clip = sequences._clips[0]
-    starts = iter([-30, 0, 0])
-
-    class Chosen:
-        """Starts 30 frames before the clip."""
-
-        def random(self) -> float:
-            return 0.0
-
-        def integers(self, *_: int) -> int:
-            return next(starts)
-
-    sequences._rng = Chosen()  # type: ignore[assignment]
-    _, z, *_ = sequences._excerpt(clip, 30, 1.0)
-    assert np.allclose(z[:20, 0], clip.mouth_rest[0])
+    sequences = open_world(world, worse=False)
+    z = sequences.cut(one(0), one(-30), one(1.0), 30).z_BTD[0]
+    torch.testing.assert_close(z[:20, 0], sequences.clips.rest_CD[0, 0].expand(20))
     assert z[:20, 8].std() > 0.01
+
+
+def test_excerpts_for_training_differ_and_stay_usable(world: tuple[Path, Path]) -> None:
+    torch.manual_seed(0)
+    excerpts = open_world(world).draw(24, 32)
+    for name in ("features_BTF", "z_BTD", "z_ref_BD", "style_BK", "lids_BT"):
+        assert getattr(excerpts, name).isfinite().all(), name
+    same = open_world(world).cut(one(0).repeat(2), one(10).repeat(2), one(1.0).repeat(2), 16).features_BTF
+    assert not torch.equal(same[0], same[1]), "the same sound is heard through another microphone each time"
 
 
 def test_both_stages_run_resume_and_save(world: tuple[Path, Path]) -> None:
@@ -130,9 +146,8 @@ def test_both_stages_run_resume_and_save(world: tuple[Path, Path]) -> None:
         model = Denoiser.from_pretrained(runs / stage, low_cpu_mem_usage=False)
         assert model.latent_size == LATENT
         assert all(p.isfinite().all() for p in model.parameters())
-    (runs / "student" / "state.pt").unlink()
-    student.train(replace(second, method="consistency"), runs, data)
-    assert torch.load(runs / "student" / "state.pt", weights_only=True)["step"] >= 2
+    student.train(replace(second, method="consistency"), runs, data, "consistent")
+    assert torch.load(runs / "consistent" / "state.pt", weights_only=True)["step"] >= 2
     with pytest.raises(
         ValueError, match="no method 'magic'; the methods are trajectory, anchored, consistency"
     ):
@@ -193,3 +208,15 @@ def test_all_chunks_at_once_equal_a_session(world: tuple[Path, Path], profile: t
         )
         torch.testing.assert_close(model.normalize(z), whole[:, at : at + hop], atol=1e-5, rtol=1e-5)
         ring = remember(model, ring, past[:, at : at + hop], audio_BTC=audio, session_BC=session)
+
+
+def test_a_closure_counts_if_the_lips_meet_within_a_frame_of_it() -> None:
+    true = torch.ones(1, 60)
+    true[0, [12, 30, 48]] = 0.0
+    made = true.roll(1, 1)
+    assert recall(made, true) == 1.0
+    made[0, 31] = 0.4
+    assert recall(made, true) == pytest.approx(2 / 3)
+    assert recall(true.roll(3, 1), true) == 0.0
+    silence = torch.zeros(1, 60)
+    assert recall(silence, silence) == 0.0, "lips that never open close nothing"

@@ -12,15 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.audio_encoder import AudioEncoder
-from pipeline.training import speech
+from pipeline.training import augmentation, speech
 from pipeline.training.audio_encoder import (
     IGNORED,
     UNITS,
     AudioEncoderSettings,
     Heads,
-    SpeechCorpus,
-    augment,
     evaluate,
+    load_speech,
     phoneme_classes,
     targets,
     train,
@@ -81,21 +80,54 @@ def test_targets_are_the_units_of_two_frames_back_until_now() -> None:
 
 def test_augmented_audio_stays_finite_in_range_and_in_time() -> None:
     torch.manual_seed(0)
-    click = torch.zeros(4, 16000)
+    click = torch.zeros(48, 16000)
     click[:, 8000:8040] = 0.9
-    for seed in range(12):
-        out = augment(click, np.random.default_rng(seed))
+    for _ in range(4):
+        out = augmentation.augment(click)
         assert out.shape == click.shape
         assert out.isfinite().all()
         assert out.abs().max() <= 1
         energy = out.square().mean(0).unflatten(0, (-1, 160)).mean(1)
         assert energy.argmax() == 50, "the labels would no longer fit"
+        assert not torch.equal(out, click)
+    assert torch.equal(augmentation.augment(click, share=0.0), click)
+
+
+def test_rooms_reverberate_and_microphones_limit_the_band() -> None:
+    torch.manual_seed(0)
+    click = torch.zeros(8, 16000)
+    click[:, 4000] = 0.5
+    room = augmentation.in_a_room(click)
+    torch.testing.assert_close(room[:, 4000], click[:, 4000], atol=1e-3, rtol=0)
+    assert room[:, :4000].abs().max() < 1e-4, "nothing is heard before it sounds"
+    tail = room[:, 4032:].square().sum(1).div(0.25).log10() * 10
+    assert ((tail > -16) & (tail < 4)).all()
+    noise = torch.randn(8, 16000)
+    band = torch.fft.rfft(augmentation.band_limited(noise)).abs().square()
+    assert (band[:, :15].sum(1) < 0.2 * torch.fft.rfft(noise).abs().square()[:, :15].sum(1)).all()
+
+
+def test_the_voice_is_measured_where_it_speaks() -> None:
+    pcm = torch.zeros(1, 16000)
+    pcm[:, :8000] = 0.1 * torch.randn(1, 8000)
+    assert augmentation.voice_level(pcm).item() == pytest.approx(0.1, rel=0.1)
+
+
+NAMES = ["jawOpen", *(f"shape{i}" for i in range(56))]
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """Corpora of noise with two alternating "phonemes" and a made-up Whisper cache."""
+    """Corpora of noise with two alternating "phonemes", a jaw, and a made-up Whisper cache; the data folder, too."""
     rng = np.random.default_rng(0)
+    np.savez(tmp_path / "ict_facekit.npz", names=np.array(NAMES))
+    encode = np.eye(62, 8, dtype=np.float32)
+    row = np.eye(8, dtype=np.float32)[0]
+    np.savez(
+        tmp_path / "basis.npz", encode=encode, decode=encode.T, mean=np.zeros(62), aperture=row, eye_gap=row,
+        aperture_bias=0.0, n_expression=3,
+    )  # fmt: skip
+    (tmp_path / "motion").mkdir()
     (tmp_path / "whisper").mkdir()
     (tmp_path / "speech").mkdir()
     for name in ("kokoro_train", "kokoro_val", "grid_train", "ljspeech"):
@@ -104,16 +136,39 @@ def runs(tmp_path: Path) -> Path:
         clips = [speech.Clip("one", sound, 80, labels)]
         speech.write(tmp_path / "speech" / f"{name}.npz", clips, SYMBOLS if labels is not None else None)
         np.save(tmp_path / "whisper" / f"{name}.npy", rng.normal(size=(80, 384)).astype(np.float16))
+    motion = rng.random((80, 62)).astype(np.float32)
+    valid = np.arange(80) < 70
+    np.savez(tmp_path / "motion" / "kokoro_train.npz", motion=motion, valid=valid, offsets=np.array([0, 80]))
     return tmp_path
+
+
+def test_a_corpus_says_what_it_knows_and_no_more(runs: Path) -> None:
+    _, table = phoneme_classes(SYMBOLS)
+    known = load_speech(["kokoro_train", "grid_train"], runs, NAMES, table, torch.device("cpu"))
+    assert known.offsets.tolist() == [0, 80, 160]
+    audio, whisper, phonemes, mouth = known.cut(torch.tensor([10, 90]), 20)
+    with np.load(runs / "speech" / "grid_train.npz") as archive:
+        cut = archive["audio"][6400:19200].astype(np.float32) / 32768
+    torch.testing.assert_close(audio[1], torch.from_numpy(cut))
+    assert whisper[0].isnan().all()
+    assert whisper[1].isfinite().all()
+    assert (phonemes[0] >= 0).all()
+    assert (phonemes[1] == IGNORED).all()
+    assert mouth[0].isfinite().all()
+    assert mouth[1].isnan().all()
+    with np.load(runs / "motion" / "kokoro_train.npz") as archive:
+        jaw = archive["motion"][10:30, 0]
+    np.testing.assert_allclose(mouth[0, :, 0], jaw)
+    np.testing.assert_allclose(mouth[0, :, -1], jaw, err_msg="here the lip gap is the first latent")
+    assert known.mouth_TM[70:80].isnan().all(), "frames whose tracking failed teach nothing"
 
 
 def test_evaluation_counts_every_known_unit(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classes, table = phoneme_classes(SYMBOLS)
-    corpus = SpeechCorpus(runs / "speech" / "kokoro_val.npz", None, table)
-    encoder, heads = AudioEncoder().eval(), Heads(256, len(classes))
+    corpus = load_speech(["kokoro_val"], runs, NAMES, table, torch.device("cpu"))
+    encoder, heads = AudioEncoder().eval(), Heads(256, len(classes), 9)
     labial = torch.tensor([2, 3])
-    assert corpus.phonemes is not None
-    truth = targets(torch.from_numpy(corpus.phonemes)[None]).clamp_min(0)
+    truth = targets(corpus.phonemes_U[None]).clamp_min(0)
     perfect = torch.nn.functional.one_hot(truth, len(classes)).float()
     monkeypatch.setattr(heads, "forward", lambda features: (perfect, features))
     assert set(evaluate(encoder, heads, corpus, labial, "").values()) == {1.0}
@@ -124,9 +179,9 @@ def test_evaluation_counts_every_known_unit(runs: Path, monkeypatch: pytest.Monk
 def test_the_stage_trains_saves_and_resumes(runs: Path) -> None:
     settings = AudioEncoderSettings(
         minutes=0.005, batch_clips=2, clip_frames=24, learning_rate=1e-3, phoneme_weight=1.0,
-        whisper_weight=1.0, seed=0, threads=1,
+        whisper_weight=1.0, mouth_weight=1.0, check_every_s=60.0, seed=0, threads=1,
     )  # fmt: skip
-    train(settings, runs)
+    train(settings, runs, runs)
     out = runs / "audio_encoder"
     classes = json.loads((out / "phoneme_classes.json").read_text())
     head = load_file(out / "phoneme_head.safetensors")
@@ -135,5 +190,5 @@ def test_the_stage_trains_saves_and_resumes(runs: Path) -> None:
     assert all(value.isfinite().all() for value in trained.state_dict().values())
     first = torch.load(out / "state.pt", weights_only=True)
     assert first["step"] >= 1
-    train(settings, runs)  # the time is spent: nothing more to do
+    train(settings, runs, runs)  # the time is spent: nothing more to do
     assert torch.load(out / "state.pt", weights_only=True)["step"] == first["step"]
