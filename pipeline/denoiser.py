@@ -40,7 +40,7 @@ class KVRing:
     @cached_property
     def placed(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys rotated by their places 0 .. N - 1, and values: what attention reads, the same in every step."""
-        return rotate(self.keys, rotation(self.frames, self.keys.shape[4]).to(self.keys)), self.values
+        return rotate(self.keys, rotation(self.frames, self.keys.shape[4], like=self.keys)), self.values
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> KVRing:
         """A new ring with [L, B, H, T, E] added and the oldest frames beyond the capacity left out."""
@@ -52,12 +52,15 @@ class KVRing:
         )
 
 
-def rotation(frames: int, channels: int, theta: float = 1000.0) -> torch.Tensor:
-    """Rotary cosines and signed sines [2, frames, channels] for the places 0 .. frames - 1 (arXiv 2104.09864)."""
-    frequency = theta ** (-torch.arange(0, channels, 2, dtype=torch.float32) / channels)
-    angle = torch.arange(frames, dtype=torch.float32)[:, None] * frequency[None]
+def rotation(frames: int, channels: int, theta: float = 1000.0, *, like: torch.Tensor) -> torch.Tensor:
+    """Rotary cosines and signed sines [2, frames, channels] for the places 0 .. frames - 1 (arXiv 2104.09864).
+
+    Made on the device of `like`: a copy from the host could not be part of a CUDA graph.
+    """
+    frequency = theta ** (-torch.arange(0, channels, 2, dtype=torch.float32, device=like.device) / channels)
+    angle = torch.arange(frames, dtype=torch.float32, device=like.device)[:, None] * frequency[None]
     cos, sin = angle.cos(), angle.sin()
-    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)])
+    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)]).to(like.dtype)
 
 
 def rotate(x_HTE: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -65,17 +68,25 @@ def rotate(x_HTE: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return torch.addcmul(x_HTE * table[0], x_HTE.roll(x_HTE.shape[-1] // 2, -1), table[1])
 
 
-def own_chunk_mask(frames: int, hop_frames: int) -> torch.Tensor:
+def own_chunk_mask(frames: int, hop_frames: int, device: torch.device | None = None) -> torch.Tensor:
     """[T, T] bool: which frames lie in the same chunk."""
-    chunk = torch.arange(frames) // hop_frames
+    chunk = torch.arange(frames, device=device) // hop_frames
     return chunk[:, None] == chunk[None]
 
 
-def context_mask(frames: int, hop_frames: int, context_frames: int) -> torch.Tensor:
+def context_mask(
+    frames: int, hop_frames: int, context_frames: int, device: torch.device | None = None
+) -> torch.Tensor:
     """[T, T] bool: which earlier frames a frame's chunk still finds in the ring."""
-    place = torch.arange(frames)
+    place = torch.arange(frames, device=device)
     start = (place // hop_frames * hop_frames)[:, None]
     return (place[None] < start) & (place[None] >= start - context_frames)
+
+
+def _normed(x: torch.Tensor, norm: nn.RMSNorm) -> torch.Tensor:
+    """`norm(x)` in the type of x: in mixed precision a weight of another type would rule out the fused kernel."""
+    weight = cast(torch.Tensor, norm.weight).to(x.dtype)
+    return functional.rms_norm(x, tuple(norm.normalized_shape), weight, norm.eps)
 
 
 class Block(nn.Module):
@@ -111,7 +122,7 @@ class Block(nn.Module):
 
         x = torch.addcmul(shift_a, functional.layer_norm(h_BTC, (channels,)), scale_a)
         q, k, v = self.qkv(x).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = self.query_norm(q), self.key_norm(k)
+        q, k = _normed(q, self.query_norm), _normed(k, self.key_norm)
         all_k, all_v = rotate(k, table), v
         if past is not None:
             all_k, all_v = torch.cat([past[0], all_k], 2), torch.cat([past[1], all_v], 2)
@@ -250,7 +261,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """What `remember` would have put into the ring, for all chunks of a sequence at once (training)."""
         frames = clean_BTD.shape[1]
         table = self._rotation(frames, clean_BTD)
-        mask = own_chunk_mask(frames, hop_frames).to(clean_BTD.device)
+        mask = own_chunk_mask(frames, hop_frames, clean_BTD.device)
         sigma = clean_BTD.new_full((1, 1), CLEAN)
         _, keys, values = self._run(clean_BTD, sigma, audio_BTC, session_BC, None, table, mask)
         return KVRing(keys=keys, values=values, capacity=frames)
@@ -267,13 +278,13 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """x0 [B, T, D] for all chunks at once, each seeing what of `encode_sequence` its ring would hold."""
         frames = x_BTD.shape[1]
         table = self._rotation(frames, x_BTD)
-        past = context_mask(frames, hop_frames, self.context_frames)
-        mask = torch.cat([past, own_chunk_mask(frames, hop_frames)], 1).to(x_BTD.device)
+        past = context_mask(frames, hop_frames, self.context_frames, x_BTD.device)
+        mask = torch.cat([past, own_chunk_mask(frames, hop_frames, x_BTD.device)], 1)
         x0, _, _ = self._run(x_BTD, sigma_BT, audio_BTC, session_BC, context.placed, table, mask)
         return x0
 
     def _rotation(self, frames: int, like: torch.Tensor) -> torch.Tensor:
-        return rotation(frames, self.channels // self.heads).to(like)
+        return rotation(frames, self.channels // self.heads, like=like)
 
     def _run(
         self,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 _FEWEST_WEIGHTS = 16_384  # smaller layers stay in the cache anyway
+_BLOCK = 32  # torch's kernel reads whole blocks, beyond the end of a layer of another size
 _MOST_ROWS = (
     16  # with more rows the products are what takes the time, and the float kernels are better at them
 )
@@ -59,11 +60,16 @@ def supported() -> bool:
     return bool((product == 64).all())
 
 
+def _worth_bytes(linear: nn.Linear) -> bool:
+    blocks = linear.in_features % _BLOCK == 0 and linear.out_features % _BLOCK == 0
+    return blocks and linear.weight.numel() >= _FEWEST_WEIGHTS
+
+
 def use_bytes(module: nn.Module) -> int:
     """Replace the large linear layers of `module` in place; how many were replaced."""
     replaced = 0
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear) and child.weight.numel() >= _FEWEST_WEIGHTS:
+        if isinstance(child, nn.Linear) and _worth_bytes(child):
             setattr(module, name, ByteLinear(child))
             replaced += 1
         else:

@@ -44,16 +44,17 @@ def in_a_room(pcm_BN: Tensor) -> Tensor:
     tail[:, :DIRECT_SAMPLES] = 0.0
     tail = tail / tail.norm(dim=1, keepdim=True) * 10 ** (_uniform(pcm_BN, -15.0, 3.0) / 20)
     tail[:, 0] = 1.0
-    samples = pcm_BN.shape[1]
-    size = 1 << (samples + TAIL_SAMPLES - 1).bit_length()
-    return torch.fft.irfft(torch.fft.rfft(pcm_BN, size) * torch.fft.rfft(tail, size), size)[:, :samples]
+    size = _fft_size(pcm_BN.shape[1] + TAIL_SAMPLES)
+    spectrum = torch.fft.rfft(pcm_BN, size) * torch.fft.rfft(tail, size)
+    return torch.fft.irfft(spectrum, size)[:, : pcm_BN.shape[1]]
 
 
 def coloured_noise(pcm_BN: Tensor) -> Tensor:
     """Noise between white and brown, another colour in every clip."""
-    spectrum = torch.fft.rfft(torch.randn_like(pcm_BN))
+    size = _fft_size(pcm_BN.shape[1])
+    spectrum = torch.fft.rfft(torch.randn(len(pcm_BN), size, device=pcm_BN.device))
     bins = torch.arange(1, spectrum.shape[1] + 1, device=pcm_BN.device)
-    return torch.fft.irfft(spectrum * bins ** (-_uniform(pcm_BN, 0.0, 1.0)), pcm_BN.shape[1])
+    return torch.fft.irfft(spectrum * bins ** (-_uniform(pcm_BN, 0.0, 1.0)), size)[:, : pcm_BN.shape[1]]
 
 
 def babble(pcm_BN: Tensor, voices: int = 5) -> Tensor:
@@ -68,11 +69,17 @@ def babble(pcm_BN: Tensor, voices: int = 5) -> Tensor:
 
 def band_limited(pcm_BN: Tensor) -> Tensor:
     """Between 20 to 300 and 3000 to 8000 Hz, as small or old microphones and telephones."""
-    spectrum = torch.fft.rfft(pcm_BN)
+    size = _fft_size(pcm_BN.shape[1] + BLOCK)  # silence behind, so that the end does not ring into the start
+    spectrum = torch.fft.rfft(pcm_BN, size)
     hertz = torch.linspace(0, RATE / 2, spectrum.shape[1], device=pcm_BN.device)
     low, high = _uniform(pcm_BN, 20.0, 300.0), _uniform(pcm_BN, 3000.0, 8000.0)
     passed = torch.sigmoid((hertz - low) / 30) * torch.sigmoid((high - hertz) / 200)
-    return torch.fft.irfft(spectrum * passed, pcm_BN.shape[1])
+    return torch.fft.irfft(spectrum * passed, size)[:, : pcm_BN.shape[1]]
+
+
+def _fft_size(samples: int) -> int:
+    """The next power of two: other lengths can take a GPU many times as long."""
+    return 1 << (samples - 1).bit_length()
 
 
 def _level(pcm_BN: Tensor) -> Tensor:

@@ -48,3 +48,9 @@ def test_the_runtime_uses_them_on_a_processor_unless_told_not_to(monkeypatch: py
     monkeypatch.setattr(quantization, "_FEWEST_WEIGHTS", 1)
     assert ByteLinear in linears(prepare(tiny_pipeline(), RuntimeConfig(device="cpu")))
     assert ByteLinear not in linears(prepare(tiny_pipeline(), RuntimeConfig(device="cpu", int8=False)))
+
+
+def test_a_layer_of_no_whole_blocks_stays_float() -> None:
+    """The kernel reads beyond the end of it, which has crashed a server with the wide model."""
+    module = nn.Sequential(nn.Linear(512, 40), nn.Linear(1000, 64))
+    assert use_bytes(module) == 0
