@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -49,7 +51,27 @@ def test_identity_returns_the_canvas(size: int) -> None:
     portrait = make_portrait()
     frame = composite(portrait, identity(size), *blank(size))
     assert frame.dtype == np.uint8
-    assert np.array_equal(frame, portrait.canvas)
+    assert np.array_equal(frame, portrait.canvas), "a smooth picture has nothing to sharpen"
+
+
+def test_a_moved_picture_is_about_as_sharp_as_the_portrait() -> None:
+    """Interpolation between pixels blurs; what moves is sharpened by as much before, and nothing else is."""
+    rng = np.random.default_rng(0)
+    portrait = make_portrait()
+    grain = cv2.GaussianBlur(rng.normal(128, 60, (SIDE, SIDE, 3)), (0, 0), 0.8)
+    portrait = replace(portrait, canvas=np.clip(grain, 0, 255).astype(np.uint8))
+
+    def energy(picture: np.ndarray) -> float:
+        inner = picture[70:200, 80:210].astype(np.float32)
+        return float(np.square(cv2.Laplacian(inner, cv2.CV_32F)).mean())
+
+    ratios = []
+    for shift in np.linspace(0, 1, 8, endpoint=False):
+        grid = identity(128) + np.float32(2 * (3 + shift) / 210)
+        frame = composite(portrait, grid, *blank(128))
+        ratios.append(energy(frame) / energy(portrait.canvas))
+        assert np.array_equal(frame[portrait.alpha == 0], portrait.canvas[portrait.alpha == 0])
+    assert 0.915 < np.mean(ratios) < 1.1
 
 
 def test_frame_is_a_new_array_every_time() -> None:
