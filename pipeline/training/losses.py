@@ -63,8 +63,8 @@ class MotionLoss:
         """The loss (mean over frames, weighted) and its parts."""
         error = made_BTD - true_BTD
         gap = true_BTD @ self.aperture_D
-        # Closed lips are rare and the eye notices at once when they stay open: they count up to five times.
-        closed = 1 + 4 * torch.sigmoid((self.closed_at - gap) / 0.1)
+        # Closed lips are rare and the eye notices at once when they stay open: they count up to three times.
+        closed = 1 + 2 * torch.sigmoid((self.closed_at - gap) / 0.1)
         total = weight_BT.sum().clamp_min(1e-6)
         latent = (((error.square() * self.weight_D).mean(-1)) * weight_BT).sum() / total
         aperture = ((error @ self.aperture_D).square() * closed * weight_BT).sum() / total

@@ -84,9 +84,9 @@ def test_evaluation_configs(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", names("train"))
 def test_training_configs(name: str, tmp_path: Path) -> None:
-    """configs/train/a_stage.yaml, a_stage_gpu.yaml and a_stage_fine.yaml fill AStageSettings of pipeline.training.a_stage."""
+    """configs/train/a_stage.yaml and a_stage_gpu.yaml fill AStageSettings of pipeline.training.a_stage."""
     path = CONFIGS / "train" / name
-    stage = path.stem.removesuffix("_fine").removesuffix("_gpu")
+    stage = path.stem.removesuffix("_gpu")
     kind = "".join(word.capitalize() for word in stage.split("_")) + "Settings"
     settings = getattr(importlib.import_module(f"pipeline.training.{stage}"), kind)
     load_settings(settings, path)
