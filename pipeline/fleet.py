@@ -43,7 +43,7 @@ class _Carried:
     def tensors(self) -> list[Tensor]:
         return [
             self.features_BTF, self.heard.pcm_BN, *self.heard.steps, self.ring.keys, self.ring.values,
-            self.shown.last_BD, self.shown.made_BD, self.shown.centre_BP,
+            self.shown.last_BD, self.shown.made_BD, self.shown.centre_BP, self.shown.head_2BP,
         ]  # fmt: skip
 
 

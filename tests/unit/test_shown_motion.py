@@ -20,7 +20,7 @@ def show(z_BTD: torch.Tensor, hop: int) -> torch.Tensor:
 
 
 def test_a_chunk_leans_back_at_its_border_only() -> None:
-    before = ShownMotion(*[torch.full((1, LATENT), 1.0)] * 2, torch.zeros(1, POSE_SIZE))
+    before = ShownMotion.start(torch.full((1, LATENT), 1.0))
     chunk = torch.full((1, 3, LATENT), 2.0)
     face = before.then(chunk, 2)[0][..., :FACE]
     torch.testing.assert_close(face[:, 0], torch.full((1, FACE), 2.0 - LEAN))
@@ -35,6 +35,17 @@ def test_a_head_that_settles_aside_comes_back_and_still_nods() -> None:
     late = show(z, 2)[0, 750:, -1]
     assert late.mean().abs() < 0.1
     assert 0.9 * HEAD_GAIN < late.std() / z[0, 750:, -1].std() < 1.1 * HEAD_GAIN
+
+
+def test_a_head_nods_but_does_not_quiver() -> None:
+    seconds = torch.arange(1500) / 25
+    kept = []
+    for hertz in (1.0, 11.0):
+        z = torch.zeros(1, 1500, LATENT)
+        z[0, :, -1] = torch.sin(2 * torch.pi * hertz * seconds)
+        kept.append(float(show(z, 2)[0, 750:, -1].std() / z[0, 750:, -1].std() / HEAD_GAIN))
+    assert kept[0] > 0.9
+    assert kept[1] < 0.25
 
 
 def test_the_value_given_stays_valid() -> None:
@@ -82,6 +93,6 @@ def test_lips_of_single_frames_run_ahead_and_come_to_rest_where_they_were_made()
 def test_lids_and_head_never_overshoot() -> None:
     still = torch.zeros(1, LATENT + LIPS.stop)
     blink = torch.ones(1, 1, LATENT + LIPS.stop)
-    shown, _ = ShownMotion(still, still, torch.zeros(1, POSE_SIZE)).then(blink, 0)
+    shown, _ = ShownMotion.start(still).then(blink, 0)
     assert shown[0, 0, LIPS.stop : -POSE_SIZE].max() <= 1.0
     assert shown[0, 0, -POSE_SIZE:].max() <= HEAD_GAIN
