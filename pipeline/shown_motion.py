@@ -1,5 +1,5 @@
-"""From the motion that the denoiser makes chunk by chunk to the motion that is shown: no borders, a head that rests and does not
-quiver, and lips in time.
+"""From the motion that the denoiser makes chunk by chunk to the motion that is shown: no borders, a head that rests and
+does not quiver, and lips in time.
 
 What is shown is not fed back: the denoiser remembers its own frames.
 """
@@ -24,9 +24,9 @@ two instead of -0.11 and +0.10, -0.48 and -0.19 with one instead of -0.10 and +0
 HEAD_GAIN = 1.6
 """How much further from its rest the head goes than the denoiser says: it says 0.6 of the recorded speaker's speed."""
 HEAD_SHARE = 0.6
-"""Of the way to where the denoiser says, that the head goes in a frame, twice in a row. What few steps leave of the noise
-makes heads quiver above 6 Hz, where real ones hardly move (9 to 13 Hz: 28 times the recorded speaker's motion): this
-keeps 0.9 of what is slower than 2 Hz and a fifth of that, and the head is 50 ms behind, which nobody sees."""
+"""Of the way to where the denoiser says, that the head goes in a frame, twice in a row. What few steps leave of the
+noise makes heads quiver above 6 Hz, where real ones hardly move (9 to 13 Hz: 28 times the recorded speaker's motion):
+this keeps 0.9 of what is slower than 2 Hz and a fifth of that, and the head is 50 ms behind, which nobody sees."""
 CENTRING_FRAMES = 100
 """The head's mean position over about the last 4 s counts as its rest, so that it moves around the portrait's own."""
 
