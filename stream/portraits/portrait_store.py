@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -263,7 +264,7 @@ class PortraitStore:
         database.row_factory = sqlite3.Row
         if self.folder is not None and os.name != "nt":
             (self.folder / INDEX).chmod(0o600)
-        database.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(database)
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA foreign_keys = ON")
         return database
@@ -311,6 +312,19 @@ def _statements(script: str) -> Iterator[str]:
         if statement.strip() and sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def _use_write_ahead_log(database: sqlite3.Connection) -> None:
+    """SQLite does not wait for others that open a new index at this moment, whatever the timeout: it says locked."""
+    give_up = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
 
 
 def _kept(row: sqlite3.Row) -> KeptPortrait:
