@@ -28,7 +28,8 @@ from pipeline.audio_encoder import SAMPLES_PER_FRAME, AudioEncoder
 from pipeline.denoiser import LEFT_SLOTS
 from pipeline.training.augmentation import augment
 from pipeline.training.curves import Curves
-from pipeline.training.sequences import MAX_RIGHT_FRAMES, Basis, expression_names
+from pipeline.training.motion_file import expression_names
+from pipeline.training.sequences import MAX_RIGHT_FRAMES, Basis
 from pipeline.training.settings import load_settings
 
 logger = logging.getLogger(__name__)

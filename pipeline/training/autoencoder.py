@@ -39,6 +39,7 @@ from pipeline.autoencoder import (
 )
 from pipeline.training.alignment import align
 from pipeline.training.curves import Curves
+from pipeline.training.motion_file import expression_names
 from pipeline.training.settings import MODEL, load_settings, model_part
 
 logger = logging.getLogger(__name__)
@@ -370,7 +371,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    names = tuple(str(name) for name in np.load(arguments.data / "ict_facekit.npz")["names"])
+    names = tuple(expression_names(arguments.data))
     train(load_settings(AutoencoderSettings, arguments.config), arguments.runs, names, arguments.model)
 
 

@@ -20,6 +20,7 @@ from pipeline.denoiser import Denoiser
 from pipeline.scheduler import FlowMatchScheduler
 from pipeline.training.jaws import draw_jaws
 from pipeline.training.lids import set_lids
+from pipeline.training.motion_file import expression_names
 from pipeline.training.portrait_fit import FaceGeometry
 
 # How far a motion goes, as a multiple of what the basis learned. An average over faces whose lids and lips do not quite
@@ -87,7 +88,7 @@ def main() -> None:
         return kind.from_pretrained(runs / folder, low_cpu_mem_usage=False)
 
     portrait_encoder = load(PortraitEncoder, "autoencoder/portrait_encoder")
-    names = [str(name) for name in np.load(arguments.data / "ict_facekit.npz")["names"]]
+    names = expression_names(arguments.data)
     frame_decoder = load(FrameDecoder, "autoencoder/frame_decoder")
     for stem, gain in GAINS.items():
         strengthen(portrait_encoder, frame_decoder, runs / "basis.npz", names, stem, gain)

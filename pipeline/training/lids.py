@@ -18,6 +18,7 @@ from pipeline import checkpoint
 from pipeline.autoencoder import FrameDecoder
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.eyelids import CURVE_POINTS
+from pipeline.training.motion_file import expression_names
 
 # MediaPipe's upper and lower lid of each eye, and the lower edge of its brow.
 _EYES = (
@@ -76,7 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     source = checkpoint.resolve(arguments.model)
     pipe = AvatarPipeline.from_pretrained(source)
-    names = [str(name) for name in np.load(arguments.data / "ict_facekit.npz")["names"]]
+    names = expression_names(arguments.data)
     landmarks = np.load(arguments.portraits)["landmarks"]
     set_lids(pipe.frame_decoder, landmarks, load_file(source / "motion_basis.safetensors"), names)
     pipe.to(torch.float16)

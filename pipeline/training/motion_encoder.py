@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,6 +19,7 @@ from torch.nn import functional
 from pipeline.autoencoder import POSE_SIZE, MotionEncoder
 from pipeline.training.autoencoder import RenderedFaces
 from pipeline.training.curves import Curves
+from pipeline.training.motion_file import expression_names
 from pipeline.training.settings import MODEL, load_settings, model_part
 
 
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    names = tuple(str(name) for name in np.load(arguments.data / "ict_facekit.npz")["names"])
+    names = tuple(expression_names(arguments.data))
     train(load_settings(MotionEncoderSettings, arguments.config), arguments.runs, names, arguments.model)
 
 

@@ -1,4 +1,4 @@
-"""The file `runs/motion/<corpus>.npz`: motion float32 [frames,62], valid bool [frames], offsets, names."""
+"""The file `runs/motion/<corpus>.npz`: motion float32 [frames,62], valid bool [frames], offsets, names of clips."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def expression_names(data: Path) -> list[str]:
+    """Names of the 57 expressions, the first numbers of a motion, from the folder with the face model."""
+    with np.load(data / "ict_facekit.npz") as file:
+        return [str(name) for name in file["names"]]
 
 
 def write_motion(path: Path, **fields: NDArray[np.generic]) -> None:

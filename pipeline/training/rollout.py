@@ -13,6 +13,11 @@ from pipeline.scheduler import FlowMatchScheduler
 from pipeline.training.sequences import Basis, Excerpts
 
 
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 products on a GPU; on a CPU everything stays as it is."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 @torch.no_grad()
 def rollout(
     denoiser: Denoiser,
@@ -24,25 +29,26 @@ def rollout(
     right_frames: int,
     num_inference_steps: int | None = None,
 ) -> torch.Tensor:
-    """Motion latents z [B, T, D] for the excerpts' audio, T a multiple of the hop."""
-    ring = denoiser.new_ring(len(noise_BTD))
-    session_BC = denoiser.embed_session(excerpts.z_ref_BD, excerpts.style_BK)
-    chunks = []
-    for first in range(0, noise_BTD.shape[1], hop_frames):
-        heard = excerpts.features_BTF[:, first : first + LEFT_SLOTS + hop_frames + right_frames]
-        z_BTD, ring = denoise_chunk(
-            denoiser,
-            scheduler,
-            ring,
-            audio_BTC=denoiser.embed_audio(
-                heard, right_frames, excerpts.lids_BT[:, first : first + hop_frames]
-            ),
-            session_BC=session_BC,
-            noise_BTD=noise_BTD[:, first : first + hop_frames],
-            num_inference_steps=num_inference_steps,
-        )
-        chunks.append(z_BTD)
-    return torch.cat(chunks, 1)
+    """Motion latents z float32 [B, T, D] for the excerpts' audio, T a multiple of the hop; in mixed precision."""
+    with mixed_precision(noise_BTD.device):
+        ring = denoiser.new_ring(len(noise_BTD))
+        session_BC = denoiser.embed_session(excerpts.z_ref_BD, excerpts.style_BK)
+        chunks = []
+        for first in range(0, noise_BTD.shape[1], hop_frames):
+            heard = excerpts.features_BTF[:, first : first + LEFT_SLOTS + hop_frames + right_frames]
+            z_BTD, ring = denoise_chunk(
+                denoiser,
+                scheduler,
+                ring,
+                audio_BTC=denoiser.embed_audio(
+                    heard, right_frames, excerpts.lids_BT[:, first : first + hop_frames]
+                ),
+                session_BC=session_BC,
+                noise_BTD=noise_BTD[:, first : first + hop_frames],
+                num_inference_steps=num_inference_steps,
+            )
+            chunks.append(z_BTD)
+    return torch.cat(chunks, 1).float()
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.audio_encoder import AudioEncoder
+from pipeline.audio_encoder import SAMPLES_PER_FRAME, AudioEncoder
 from pipeline.denoiser import LEFT_SLOTS
 from pipeline.training.augmentation import augment
 
 logger = logging.getLogger(__name__)
 
-SAMPLES_PER_FRAME = 640
 MAX_RIGHT_FRAMES = 2
 POSE = slice(57, 62)
 MOUTH_PREFIXES = ("mouth", "jaw", "cheekPuff", "noseSneer")
@@ -67,12 +66,6 @@ class Basis:
     def mouth_part(self, motion: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
         """What the mouth of rig motions [..., 62] adds to the latent [..., D]; `names` are those of the expressions."""
         return np.asarray(((motion - self.mean) * mouth_weights(names)) @ self.encode, np.float32)
-
-
-def expression_names(data: Path) -> list[str]:
-    """Names of the 57 expressions, in the order of a motion's numbers."""
-    with np.load(data / "ict_facekit.npz") as file:
-        return [str(name) for name in file["names"]]
 
 
 def mouth_weights(names: Sequence[str]) -> NDArray[np.float32]:

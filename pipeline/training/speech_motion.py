@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
-from pipeline.training.motion_file import write_motion
+from pipeline.training.motion_file import expression_names, write_motion
 from pipeline.training.phones import Phone, end_with_sound, phones
 from pipeline.training.speech import SAMPLES_PER_FRAME
 from pipeline.training.upper_face import FPS, upper_face_and_head
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     out = arguments.out or arguments.runs / "motion"
-    expression_names = [str(name) for name in np.load(arguments.data / "ict_facekit.npz")["names"]]
+    names_of_expressions = expression_names(arguments.data)
     rows = {}
     for part in sorted((arguments.data / "kokoro").glob("part*.jsonl")):
         for line in part.read_text().splitlines():
@@ -169,14 +169,14 @@ def main() -> None:
             first, last = int(offsets[index]), int(offsets[index + 1])
             pcm = audio[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME]
             spoken = end_with_sound(phones(row["phonemes"], row["durations"]), pcm)
-            parts.append(speech_motion(spoken, last - first, expression_names, rng))
+            parts.append(speech_motion(spoken, last - first, names_of_expressions, rng))
         motion = np.concatenate(parts)
         valid = np.ones(len(motion), bool)
         write_motion(
             out / f"{corpus}.npz", motion=motion, valid=valid, offsets=offsets, names=np.array(names)
         )
     if arguments.idle_clips:
-        write_idle(arguments.runs, out, arguments.idle_clips, expression_names, arguments.seed)
+        write_idle(arguments.runs, out, arguments.idle_clips, names_of_expressions, arguments.seed)
 
 
 if __name__ == "__main__":

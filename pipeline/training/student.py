@@ -24,7 +24,7 @@ from pipeline.scheduler import FlowMatchScheduler
 from pipeline.training.consistency import chunk_predictor, consistency_loss
 from pipeline.training.curves import Curves
 from pipeline.training.losses import MotionLoss
-from pipeline.training.rollout import rollout
+from pipeline.training.rollout import mixed_precision, rollout
 from pipeline.training.sequences import Excerpts
 from pipeline.training.settings import load_settings
 from pipeline.training.teacher import (
@@ -32,7 +32,6 @@ from pipeline.training.teacher import (
     ReferenceShift,
     free_running_figures,
     held_out_excerpts,
-    mixed_precision,
     open_sequences,
 )
 from pipeline.training.trainee import Trainee
@@ -141,7 +140,6 @@ def train(settings: StudentSettings, runs: Path, data: Path, name: str = "studen
     if settings.method not in (*METHODS, CONSISTENCY):
         known = ", ".join((*METHODS, CONSISTENCY))
         raise ValueError(f"There is no method '{settings.method}'; the methods are {known}.")
-    torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out = runs / name
@@ -198,12 +196,11 @@ def train(settings: StudentSettings, runs: Path, data: Path, name: str = "studen
         unstated = torch.rand(len(style), 1, device=device) < settings.style_dropout
         excerpts.lids_BT.masked_fill_(unstated, -1.0)
         profile = Profile.draw(rng)
-        with mixed_precision(device):
-            past = rollout(
-                student, scheduler, excerpts,
-                noise_BTD=torch.randn_like(excerpts.z_BTD),
-                hop_frames=profile.hop_frames, right_frames=profile.right_frames,
-            ).float()  # fmt: skip
+        past = rollout(
+            student, scheduler, excerpts,
+            noise_BTD=torch.randn_like(excerpts.z_BTD),
+            hop_frames=profile.hop_frames, right_frames=profile.right_frames,
+        )  # fmt: skip
         for _ in range(settings.updates_per_rollout):
             with mixed_precision(device):
                 if settings.method == CONSISTENCY:

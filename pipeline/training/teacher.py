@@ -24,8 +24,9 @@ from pipeline.denoiser import LEFT_SLOTS, Denoiser
 from pipeline.scheduler import FlowMatchScheduler
 from pipeline.training.curves import Curves
 from pipeline.training.losses import MotionLoss, noise_level_weight
-from pipeline.training.rollout import MotionFigures, rollout
-from pipeline.training.sequences import Basis, Excerpts, Sequences, expression_names
+from pipeline.training.motion_file import expression_names
+from pipeline.training.rollout import MotionFigures, mixed_precision, rollout
+from pipeline.training.sequences import Basis, Excerpts, Sequences
 from pipeline.training.settings import load_settings
 from pipeline.training.trainee import Trainee
 
@@ -140,22 +141,16 @@ def free_running_figures(
     generator = torch.Generator().manual_seed(0)
     frames = held_out.z_BTD.shape[1] // profile.hop_frames * profile.hop_frames
     noise = torch.randn(len(held_out.z_BTD), frames, denoiser.latent_size, generator=generator)
-    with mixed_precision(held_out.z_BTD.device):
-        made = rollout(
-            denoiser,
-            scheduler,
-            held_out,
-            noise_BTD=noise.to(held_out.z_BTD.device),
-            hop_frames=profile.hop_frames,
-            right_frames=profile.right_frames,
-            num_inference_steps=steps,
-        ).float()
+    made = rollout(
+        denoiser,
+        scheduler,
+        held_out,
+        noise_BTD=noise.to(held_out.z_BTD.device),
+        hop_frames=profile.hop_frames,
+        right_frames=profile.right_frames,
+        num_inference_steps=steps,
+    )
     return asdict(MotionFigures.of(made, held_out, basis))
-
-
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 products on a GPU; on a CPU everything stays as it is."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def open_sequences(settings: Any, runs: Path, data: Path) -> tuple[Sequences, Sequences]:

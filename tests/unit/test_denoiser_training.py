@@ -19,8 +19,9 @@ from pipeline.scheduler import FlowMatchScheduler
 from pipeline.training import student, teacher
 from pipeline.training.consistency import consistency_loss
 from pipeline.training.losses import MotionLoss
+from pipeline.training.motion_file import expression_names
 from pipeline.training.rollout import recall
-from pipeline.training.sequences import Sequences, expression_names
+from pipeline.training.sequences import Sequences
 from pipeline.training.settings import load_settings
 from tests.unit.avatar import TINY
 
