@@ -96,7 +96,10 @@ export function connectUpload(dialog, input, { done, limits, kept }) {
     local = URL.createObjectURL(picked);
     find("name").value = picked.name.replace(/\.[^.]*$/, "").replace(/[_-]+/g, " ").slice(0, 60);
     find("kept").textContent = kept();
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) {
+      find("consent").checked = false;
+      dialog.showModal();
+    }
     tryOut();
   });
   find("preview").addEventListener("error", () => {
@@ -107,10 +110,10 @@ export function connectUpload(dialog, input, { done, limits, kept }) {
   find("other").addEventListener("click", () => input.click());
   find("cancel").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
+    if (dialog.open) return; // the event comes late: the next picture may be here already
     forgetDraft({ discard: true });
     forgetFile();
     complain("");
-    find("consent").checked = false;
   });
   addEventListener("pagehide", () => forgetDraft({ discard: true }));
   find("form").addEventListener("submit", async (event) => {

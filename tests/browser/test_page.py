@@ -211,3 +211,27 @@ async def test_an_upload_asks_for_consent_and_explains_a_refusal(
     await page.click("#upload-send")
     await expect(page.locator(".tile[data-id]")).to_have_count(count + 1, timeout=15_000)
     await expect(page.locator('.tile[aria-checked="true"] .tile-name')).to_have_text("astronaut")
+
+
+async def test_the_next_picture_may_come_before_the_dialog_says_that_it_has_closed(
+    browser: Browser, server: RunningServer
+) -> None:
+    page, _ = await open_page(browser, server.url)
+    await page.set_input_files(
+        "#file", files={"name": "none.png", "mimeType": "image/png", "buffer": b"none"}
+    )
+    await expect(page.locator("#upload-error")).to_be_visible()
+    await page.evaluate(
+        """async () => {
+            const picture = await (await fetch("v1/portraits/astronaut/picture")).blob();
+            const chosen = new DataTransfer();
+            chosen.items.add(new File([picture], "next.jpg", { type: picture.type }));
+            const input = document.querySelector("#file");
+            document.querySelector("#upload-cancel").click();
+            input.files = chosen.files;
+            input.dispatchEvent(new Event("change"));
+        }"""
+    )
+    await expect(page.locator("#upload-name")).to_have_value("next")
+    await expect(page.locator("#upload-send")).to_have_text("Use this portrait", timeout=15_000)
+    await page.click("#upload-cancel")
