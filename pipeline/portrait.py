@@ -1,4 +1,4 @@
-"""From a picture to a portrait that can talk: finds the face, frames it, crops it (once per portrait).
+"""From a picture to a portrait that can talk: finds the face, closes its lips, frames it, crops it (once per portrait).
 
 The crop is the canonical square the models are trained on: with the top of the forehead f and the tip of the
 chin c of the face, its middle is 0.42 f + 0.58 c and its side 1.75 |f - c|, upright, 256x256 pixels.
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.face_detector import Face, FaceDetector, Square
+from pipeline.mouth_closing import close_lips, find_parted_lips
 from pipeline.picture import (
     MAX_FILE_BYTES,
     NotAnImageError,
@@ -38,6 +39,7 @@ __all__ = [
     "Portrait",
     "PortraitError",
     "SeveralFacesError",
+    "crop_face",
     "find_face",
     "frame_portrait",
     "prepare_portrait",
@@ -118,7 +120,7 @@ def frame_portrait(
 ) -> Portrait:
     """The portrait of the face in `square` of an upright RGB or RGBA picture; see `prepare_portrait`."""
     opacity = picture.getchannel("A") if picture.mode == "RGBA" else None
-    picture = opaque(picture)
+    picture = _with_closed_lips(opaque(picture), square)
     left, top, right, bottom, scale = _frame(picture, square, max_side)
     size = (round((right - left) * scale), round((bottom - top) * scale))
     box = (left, top, right, bottom)
@@ -141,7 +143,7 @@ def frame_portrait(
         name=name,
         canvas=np.array(canvas),
         matrix=matrix,
-        crop=_crop(picture, square),
+        crop=crop_face(picture, square),
         alpha=_alpha(size, matrix),
         sha256=sha256,
         opacity=None if opacity is None else np.array(opacity),
@@ -246,8 +248,19 @@ def _frame(picture: Image.Image, square: Square, max_side: int) -> tuple[float, 
     return left, top, left + width, top + height, scale
 
 
-def _crop(picture: Image.Image, square: Square) -> NDArray[np.uint8]:
-    """The square as [256,256,3]; where it leaves the picture, edge pixels are repeated."""
+def _with_closed_lips(picture: Image.Image, square: Square) -> Image.Image:
+    lips = find_parted_lips(crop_face(picture, square))
+    if lips is None:
+        return picture
+    zoom = square.side / CROP_PIXELS
+    offset = (zoom - 1) / 2  # pixel centres
+    return Image.fromarray(
+        close_lips(np.asarray(picture), lips.moved(zoom, square.left + offset, square.top + offset))
+    )
+
+
+def crop_face(picture: Image.Image, square: Square) -> NDArray[np.uint8]:
+    """The square of an RGB picture as [256,256,3]; where it leaves the picture, edge pixels are repeated."""
     left, top, side = square.left, square.top, square.side
     pad = int(max(0.0, -left, -top, left + side - picture.width, top + side - picture.height)) + 2
     padded = Image.fromarray(np.pad(np.asarray(picture), ((pad, pad), (pad, pad), (0, 0)), mode="edge"))

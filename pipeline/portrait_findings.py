@@ -1,8 +1,7 @@
 """What a picture will be like as a portrait, in sentences: how large the face is, how it is lit, where it looks.
 
 Nothing here refuses a picture; it says what a better one would have. The limits were set by eye on 40 held-out
-synthetic portraits; `mouth_open` was counted on 105 portraits as they are and with the mouth that the model opens: it
-is raised for 10 of the first, of which one does show teeth and most have beards, and for 52 of the second.
+synthetic portraits; when a mouth counts as open is `pipeline.mouth_closing`'s to say.
 """
 
 from __future__ import annotations
@@ -13,9 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.face_detector import Face, Square
-from pipeline.portrait import Portrait
+from pipeline.mouth_closing import find_parted_lips
+from pipeline.portrait import Portrait, crop_face
 
 SMALL_FACE_PIXELS = 150
 DARK_LEVEL, BRIGHT_LEVEL = 55.0, 205.0
@@ -24,8 +25,6 @@ ONE_SIDED = 0.45
 BLURRED_VARIANCE = 18.0
 TILT_DEGREES = 12.0
 TURN = 0.15
-OPEN_ROWS = 10
-TEETH_ROWS = 4
 
 _FACE = (slice(48, 216), slice(64, 192))  # rows and columns of the crop that show nothing but face
 _SHARPNESS_SIDE = 300.0  # a face enlarged to the crop looks soft because it is small, which is said already
@@ -76,7 +75,6 @@ def find(
     turn = float((face.points[2] - face.points[:2].mean(0)) @ eyes / max(float(eyes @ eyes), 1e-6))
     face_pixels = round(square.side / 1.75)
     corner = face.centre - face.size / 2
-    mouth = _mouth_in_crop(face, square)
     warnings = [
         *_about_light(grey),
         *_about_place(face_pixels, tilt, turn, square, width, height),
@@ -88,11 +86,11 @@ def find(
                 code="blurred", text="The face is not sharp. A picture in focus gives a livelier portrait."
             )
         )
-    if mouth is not None and mouth_is_open(portrait.crop, mouth):
+    if find_parted_lips(crop_face(Image.fromarray(picture), square)) is not None:
         warnings.append(
             Remark(
                 code="mouth_open",
-                text="The mouth seems to be open. With closed lips the mouth moves more naturally.",
+                text="The mouth is open; the portrait will close it. A picture with closed lips looks more like you.",
             )
         )
     if frames > 1:
@@ -113,19 +111,6 @@ def find(
         transparent=transparent,
         warnings=tuple(warnings),
     )
-
-
-def mouth_is_open(crop: NDArray[np.uint8], mouth: tuple[float, float]) -> bool:
-    """Whether there is a tall dark gap, or teeth, around the mouth's middle (x, y) in the crop [256,256,3] u8."""
-    lab = cv2.cvtColor(crop.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    skin = np.median(lab[90:200, 70:186].reshape(-1, 3), axis=0)
-    x, y = round(mouth[0]), round(mouth[1])
-    band = lab[max(y - 18, 0) : y + 19, max(x - 9, 0) : x + 10]
-    light = np.median(band[..., 0], axis=1)
-    colour = np.median(np.hypot(band[..., 1], band[..., 2]), axis=1)
-    dark = light < 0.55 * skin[0]
-    teeth = (colour < 0.55 * float(np.hypot(skin[1], skin[2]))) & (light > 0.8 * skin[0])
-    return _longest_run(dark) >= OPEN_ROWS or _longest_run(teeth) >= TEETH_ROWS
 
 
 def _about_light(grey: NDArray[np.float32]) -> list[Remark]:
@@ -184,20 +169,6 @@ def _about_place(
             )
         )
     return found
-
-
-def _mouth_in_crop(face: Face, square: Square) -> tuple[float, float] | None:
-    zoom = 256 / square.side
-    x, y = (face.points[3] - np.array([square.left, square.top])) * zoom
-    return (float(x), float(y)) if 20 < x < 236 and 20 < y < 236 else None
-
-
-def _longest_run(flags: NDArray[np.bool_]) -> int:
-    longest = run = 0
-    for flag in flags:
-        run = run + 1 if flag else 0
-        longest = max(longest, run)
-    return longest
 
 
 def _box(left: float, top: float, right: float, bottom: float) -> tuple[int, int, int, int]:
