@@ -17,6 +17,7 @@ from pipeline.evaluation.studies import (
     context,
     degradation,
     few_steps,
+    languages,
     long_session,
     portraits,
     sliders,
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 STUDIES: dict[str, Callable[..., Study]] = {
     "degradation": degradation.study,
+    "languages": languages.study,
     "few_steps": few_steps.study,
     "context": context.study,
     "long_session": long_session.study,
