@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 _INPUT_PIXELS = 192
 _POINTS = 468
-_FACE_SCORE = 0.5
 _LEFT_EYE, _RIGHT_EYE = 33, 263  # outer corners, as the picture shows them
 _UPRIGHT_DEGREES = 5.0
 
@@ -37,10 +36,11 @@ class FaceMesh:
         """The one that all share."""
         return FaceMesh()
 
-    def find(self, crop: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    def find(self, crop: NDArray[np.uint8], *, certainty: float = 0.0) -> NDArray[np.float64] | None:
         """Points [468,2] (x, y) in pixels of a square crop [S,S,3] RGB, numbered as MediaPipe does; None if what it
-        shows is no face to this network. It is shown a tilted head upright, as it was trained."""
-        points = self._find(crop)
+        shows is no face to this network, whose logit for one must reach `certainty` (photographs: about 20). It is
+        shown a tilted head upright, as it was trained."""
+        points = self._find(crop, certainty)
         if points is None:
             return None
         across = points[_RIGHT_EYE] - points[_LEFT_EYE]
@@ -50,20 +50,20 @@ class FaceMesh:
         middle = ((len(crop) - 1) / 2,) * 2
         turn = cv2.getRotationMatrix2D(middle, tilt, 1.0)
         upright = cv2.warpAffine(crop, turn, crop.shape[:2], borderMode=cv2.BORDER_REPLICATE)
-        points = self._find(np.asarray(upright, np.uint8))
+        points = self._find(np.asarray(upright, np.uint8), certainty)
         if points is None:
             return None
         back = cv2.invertAffineTransform(turn)
         return points @ back[:, :2].T + back[:, 2]
 
-    def _find(self, crop: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    def _find(self, crop: NDArray[np.uint8], certainty: float) -> NDArray[np.float64] | None:
         blob = cv2.dnn.blobFromImage(crop, 1 / 255, (_INPUT_PIXELS, _INPUT_PIXELS))
         with self._lock:
             self._network.setInput(blob)
             outputs = [np.array(output) for output in self._network.forward(self._outputs)]
         (numbers,) = (output for output in outputs if output.size == 3 * _POINTS)
         (logit,) = (float(output.item()) for output in outputs if output.size == 1)
-        if 1 / (1 + np.exp(-logit)) < _FACE_SCORE:
+        if logit < certainty:
             return None
         # The network's pixels to the crop's, whole numbers being pixel centres in both.
         zoom = len(crop) / _INPUT_PIXELS

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.evaluation.studies import pictures
 from pipeline.face_mesh import FaceMesh
 from pipeline.mouth_closing import OPEN_GAP, PartedLips, close_lips, find_parted_lips
 from pipeline.portrait import crop_face, find_face, prepare_portrait
@@ -106,6 +107,14 @@ def test_the_mesh_finds_a_tilted_face_where_it_is(smile: np.ndarray) -> None:
     tilted = mesh.find(cv2.warpAffine(smile, turn, (256, 256), borderMode=cv2.BORDER_REPLICATE))
     expected = straight @ turn[:, :2].T + turn[:, 2]
     assert np.linalg.norm(tilted - expected, axis=1).mean() < 2
+
+
+@pytest.mark.parametrize("name", ["ada", "jonas", "mira", "ruth"])
+def test_lines_of_an_ink_drawing_are_no_open_mouth(name: str) -> None:
+    drawing = pictures.ink(np.asarray(picture(name)))
+    crop = crop_of(Image.fromarray(drawing))
+    assert FaceMesh.bundled().find(crop) is not None
+    assert find_parted_lips(crop) is None
 
 
 def test_what_is_no_face_has_no_mouth() -> None:
