@@ -202,9 +202,9 @@ def read_sounds(segments: str) -> tuple[Sound, ...]:
         fields = line.split()
         if len(fields) < 3:
             continue
-        end, name = float(fields[0]), fields[2]
+        end, name = round(FPS * float(fields[0]), 6), fields[2]  # 0.28 s are 7 frames, not 7.0000001
         closing = _CLOSING.fullmatch(name)
         label = closing[1] if closing else "sil" if name in _PAUSES else name
-        sounds.append(Sound(label=label, first=int(start * FPS), last=int(np.ceil(end * FPS))))
+        sounds.append(Sound(label=label, first=int(start), last=int(np.ceil(end))))
         start = end
     return tuple(sounds)
