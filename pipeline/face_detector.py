@@ -75,9 +75,7 @@ class FaceDetector:
     """Not for several threads at once: the network keeps its buffers."""
 
     def __init__(self) -> None:
-        file = Path(str(resources.files("pipeline"))) / "weights" / "face" / "blaze_face_short_range.tflite"
-        # OpenCV's new engine gives only one of this network's two outputs.
-        self._network = cv2.dnn.readNetFromTFLite(str(file), engine=cv2.dnn.ENGINE_CLASSIC)
+        self._network = bundled_network("blaze_face_short_range.tflite")
         self._anchors = _anchor_centres()
 
     def detect(self, picture: NDArray[np.uint8]) -> list[Face]:
@@ -122,6 +120,13 @@ class FaceDetector:
                 )
             )
         return faces
+
+
+def bundled_network(name: str) -> cv2.dnn.Net:
+    """A network of `weights/face`, run by OpenCV."""
+    file = Path(str(resources.files("pipeline"))) / "weights" / "face" / name
+    # OpenCV's new engine gives only one output of networks with two.
+    return cv2.dnn.readNetFromTFLite(str(file), engine=cv2.dnn.ENGINE_CLASSIC)
 
 
 def _anchor_centres() -> NDArray[np.float64]:

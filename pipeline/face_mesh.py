@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 from functools import cache
-from importlib import resources
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.face_detector import bundled_network
 
 _INPUT_PIXELS = 192
 _POINTS = 468
@@ -25,8 +25,7 @@ class FaceMesh:
     """Serves one thread at a time: the network keeps its buffers."""
 
     def __init__(self) -> None:
-        file = Path(str(resources.files("pipeline"))) / "weights" / "face" / "face_landmark.tflite"
-        self._network = cv2.dnn.readNetFromTFLite(str(file), engine=cv2.dnn.ENGINE_CLASSIC)
+        self._network = bundled_network("face_landmark.tflite")
         self._outputs = self._network.getUnconnectedOutLayersNames()
         self._lock = threading.Lock()
 

@@ -28,7 +28,7 @@ _READ = '(set! said (SynthText "{text}"))'
 _SING = "(require 'singing-mode)(define (keep u) (set! said u) u)(set! tts_hooks (list utt.synth keep))"
 _SONG = (
     '<?xml version="1.0"?><!DOCTYPE SINGING PUBLIC "-//SINGING//DTD SINGING mark up//EN" "Singing.v0_1.dtd" []>'
-    '<SINGING BPM="{tempo}">{notes}</SINGING>'
+    '<SINGING BPM="100">{notes}</SINGING>'
 )
 
 
@@ -168,12 +168,12 @@ def clips(voice: Voice) -> list[Clip]:
     ]
 
 
-def _song(words: Sequence[tuple[str, str, str]], tempo: int = 100) -> str:
+def _song(words: Sequence[tuple[str, str, str]]) -> str:
     notes = [
         f'<PITCH NOTE="{pitch}"><DURATION BEATS="{beats}">{word}</DURATION></PITCH>'
         for pitch, beats, word in words
     ]
-    return _SONG.format(tempo=tempo, notes="".join(notes))
+    return _SONG.format(notes="".join(notes))
 
 
 def _say(voice: Voice, command: str, song: str = "") -> tuple[np.ndarray, tuple[Sound, ...]]:
