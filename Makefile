@@ -5,20 +5,20 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 WHIP_WHEP := 1.2.0
 
-.PHONY: demo test lint format bench browser relay sound whip-whep clean
+.PHONY: demo test lint format bench browser relay sound speech whip-whep clean
 
 demo: $(VENV)/.serve
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: $(VENV)/.test browser relay sound whip-whep
+test: $(VENV)/.test browser relay sound speech whip-whep
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.dev
+format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -56,6 +56,11 @@ sound:
 	|| $(call install,libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins) \
 	|| echo "No PulseAudio could be installed: the tests of virtual microphones will be skipped."
 
+# Festival with one voice, for the test of speech whose sounds have known times.
+speech:
+	@command -v festival >/dev/null || $(call install,festival festvox-kallpc16k) \
+	|| echo "Festival could not be installed: its test will be skipped."
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
@@ -71,6 +76,10 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@ $(VENV)/.serve
 
+$(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	touch $@ $(VENV)/.serve $(VENV)/.test
+
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@ $(VENV)/.serve $(VENV)/.test
+	touch $@ $(VENV)/.serve $(VENV)/.test $(VENV)/.lint

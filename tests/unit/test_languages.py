@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +10,7 @@ import pytest
 from pipeline.evaluation import festival
 from pipeline.evaluation.material import Clip, MaterialError, Sound
 from pipeline.evaluation.studies import languages
-
-SEGMENTS = (
-    "#\n0.2000 100 pau\n0.2800 100 b\n0.4000 100 aa\n0.4800 100 pp\n0.6000 100 mh\n0.7 100 sh\n0.8 100 #\n"
-)
+from tests.unit.spoken import SEGMENTS, put_festival, put_speaking_festival
 
 
 def test_segments_become_sounds_in_frames() -> None:
@@ -43,28 +38,24 @@ def test_every_text_can_be_written_as_its_voice_reads_it() -> None:
             assert len(pitches.split(",")) == len(beats.split(","))
 
 
-def put_festival(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    """A program by that name that stands in for the real one, which CI need not have."""
-    path = folder / "festival"
-    path.write_text(f"#!{sys.executable}\n{program}")
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
+needs_festival = pytest.mark.skipif(
+    not festival.available(festival.VOICES[0]), reason="no Festival: apt install festival festvox-kallpc16k"
+)
+
+
+@needs_festival
+def test_festival_speaks_and_says_when_each_sound_is() -> None:
+    clip = festival.clips(festival.VOICES[0])[0]
+    first, last = clip.speech
+    assert 2.5 < (last - first) / 25 < 6, "one sentence"
+    loud = np.abs(clip.pcm).reshape(-1, 640).mean(1)
+    assert loud[first:last].mean() > 20 * loud[last + 5 :].mean()
+    # Please bring my brother a bottle of plum jam from the market.
+    assert [sound.label for sound in clip.sounds if sound.label in "pbm"] == list("pbmbbpmmmm")
 
 
 def test_clips_are_equally_long_and_keep_their_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = tmp_path / "recorded.wav"
-    with wave.open(str(recorded), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        tone = 8_000 * np.sin(np.arange(12_800) / 16_000 * 2 * np.pi * 200)
-        file.writeframes(tone.astype("<i2").tobytes())
-    put_festival(
-        tmp_path,
-        monkeypatch,
-        f"import pathlib, shutil\nassert 'voice_kal' in pathlib.Path('say.scm').read_text()\n"
-        f"shutil.copy({str(recorded)!r}, 'said.wav')\npathlib.Path('said.segs').write_text({SEGMENTS!r})\n",
-    )
+    put_speaking_festival(tmp_path, monkeypatch)
     clips = festival.clips(festival.VOICES[0])
     assert len(clips) == len(festival.VOICES[0].texts)
     assert len({len(clip.pcm) for clip in clips}) == 1

@@ -34,6 +34,7 @@ from pipeline.evaluation.studies.settings import StudySettings
 from pipeline.evaluation.studies.speakers import Speakers, recall
 from pipeline.evaluation.takes import Take
 from tests.unit.avatar import plain_portrait, tiny_pipeline
+from tests.unit.spoken import put_speaking_festival
 from tests.unit.test_evaluation import KnowingJudge
 
 RATE = 16_000
@@ -253,7 +254,11 @@ def speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Speakers:
 
 
 @pytest.mark.parametrize("name", [name for name in running.STUDIES if name != "portraits"])
-def test_a_study_writes_figures_and_pictures(name: str, speakers: Speakers, tmp_path: Path) -> None:
+def test_a_study_writes_figures_and_pictures(
+    name: str, speakers: Speakers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "languages":
+        put_speaking_festival(tmp_path, monkeypatch)
     study = running.STUDIES[name](speakers, tmp_path)
     written = json.loads(study.write(tmp_path, {"model": "tiny"}).read_text())
     assert written["rows"]
