@@ -30,10 +30,3 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
     checkpoint.build(ROOT / "configs" / "model" / "tiny.yaml").save_pretrained(folder)
     return folder
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that run in real time get two more tries: on a shared machine, seconds may be missing now and then."""
-    for item in items:
-        if item.path.parent.name in ("browser", "loopback"):
-            item.add_marker(pytest.mark.flaky(reruns=2))
