@@ -33,11 +33,13 @@ define install
   && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); }
 endef
 
-# Chromium: the system's package, else Playwright's own.
+# Chromium: the system's package, else Playwright's own. Playwright's driver needs libatomic, which a bare Debian lacks.
 browser: $(VENV)/.test
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(call install,chromium) \
 	|| $(BIN)/playwright install chromium \
 	|| echo "No Chromium could be installed: the browser tests will be skipped."
+	@$(BIN)/playwright --version >/dev/null 2>&1 || $(call install,libatomic1) \
+	|| echo "Playwright's driver does not start here: the browser tests will be skipped."
 
 # A WHIP and WHEP client that is not ours, for the tests (npm, MIT).
 whip-whep:

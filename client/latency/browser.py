@@ -19,7 +19,7 @@ import numpy.typing as npt
 from client.audio_file import write_wav
 from client.errors import ClientError, ConnectionLostError
 from client.latency.adapters import Adapter
-from client.latency.chromium import FLAGS, chromium_path, microphone_flags
+from client.latency.chromium import FLAGS, chromium_path, microphone_flags, why_no_driving
 from client.latency.network import Profile
 from client.latency.probe import Probe
 from client.latency.recording import SIDE, Recording
@@ -64,10 +64,10 @@ class BrowserReceiver:
     async def record(self) -> Recording:
         """Raises a `ClientError` without Playwright or Chromium, and where the server cannot be reached or hangs
         up."""
-        try:
-            from playwright.async_api import async_playwright
-        except ImportError as error:
-            raise ClientError("--browser needs Playwright: `pip install playwright`.") from error
+        if problem := await asyncio.to_thread(why_no_driving):
+            raise ClientError(f"--browser needs Playwright. {problem}")
+        from playwright.async_api import async_playwright
+
         chromium = chromium_path()
         if chromium is None:
             raise ClientError(

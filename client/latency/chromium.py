@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
 
 FLAGS = (
@@ -36,3 +38,23 @@ def chromium_path() -> str | None:
         for path in sorted(cache.glob("chromium-*/chrome-linux*/chrome")):
             return str(path)
     return None
+
+
+@cache
+def why_no_driving() -> str | None:
+    """What keeps Playwright from driving a browser here, as a sentence; None where it can."""
+    try:
+        from playwright._impl._driver import compute_driver_executable, get_driver_env
+    except ImportError:
+        return "Playwright is not installed: `pip install playwright`."
+    tried = subprocess.run(
+        [*compute_driver_executable(), "--version"],
+        capture_output=True,
+        text=True,
+        env=get_driver_env(),
+        check=False,
+    )
+    if tried.returncode == 0:
+        return None
+    remedy = "; `apt install libatomic1` brings it" if "libatomic" in tried.stderr else ""
+    return f"Playwright's driver does not start: {tried.stderr.strip().splitlines()[-1]}{remedy}."

@@ -260,7 +260,8 @@ def _mix_bands(
 
 def astronaut() -> NDArray[np.uint8]:
     """[512,512,3]: the head and shoulders of scikit-image's astronaut."""
-    picture = Image.fromarray(pictures.astronaut())  # type: ignore[no-untyped-call]
+    photo: NDArray[np.uint8] = pictures.astronaut()
+    picture = Image.fromarray(photo)
     return np.asarray(picture.resize((PIXELS, PIXELS), Image.Resampling.LANCZOS, box=(68, 0, 388, 320)))
 
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Browser, async_playwright
 from served import RunningServer, write_voice
 
-from client.latency.chromium import FLAGS, chromium_path, microphone_flags
+from client.latency.chromium import FLAGS, chromium_path, microphone_flags, why_no_driving
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,6 +24,8 @@ def chromium() -> str:
     path = chromium_path()
     if path is None:
         pytest.skip("no Chromium: `apt install chromium` or `python -m playwright install chromium`")
+    if problem := why_no_driving():
+        pytest.skip(problem)
     return path
 
 
