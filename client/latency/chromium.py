@@ -34,8 +34,8 @@ def chromium_path() -> str | None:
         if found := shutil.which(name):
             return found
     caches = [Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH", "")), Path.home() / ".cache" / "ms-playwright"]
-    for cache in caches:
-        for path in sorted(cache.glob("chromium-*/chrome-linux*/chrome")):
+    for folder in caches:
+        for path in sorted(folder.glob("chromium-*/chrome-linux*/chrome")):
             return str(path)
     return None
 
