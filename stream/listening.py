@@ -60,7 +60,7 @@ def _listen(family: int, place: tuple[object, ...]) -> socket.socket:
 def _sentence(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"Port {port} is in use already, perhaps by another Talkalong server. Take another one with --port (0 is any "
+            f"Port {port} is in use already, perhaps by another Talkalong server. Take another one with --port (0: any "
             "free one), or end the program that has it; `ss -ltnp` names it."
         )
     if isinstance(error, PermissionError):
@@ -70,7 +70,7 @@ def _sentence(host: str, port: int, error: OSError) -> str:
         )
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return (
-            f"'{host}' is no address of this machine. Give --host one that it has, 127.0.0.1 for this machine alone, or "
-            "0.0.0.0 for all."
+            f"'{host}' is no address of this machine. Give --host one that it has, 127.0.0.1 for this machine alone, "
+            "or 0.0.0.0 for all."
         )
     return f"The server cannot listen on port {port} of '{host}': {error.strerror or error}."
