@@ -214,9 +214,9 @@ def main() -> int:
     logging.basicConfig(level=settings["log_level"], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGINT, signal.SIGTERM):  # the server's to handle, which ends this process in order
         signal.signal(number, signal.SIG_IGN)
-    os.nice(settings["nice"])
     try:
         try:
+            os.nice(settings["nice"])
             process = ModelProcess(control, settings)
         except Exception as error:
             logger.debug("the model could not be loaded", exc_info=True)

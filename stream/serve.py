@@ -26,9 +26,15 @@ DEFAULT_CONFIG = "default"
 SHUTDOWN_S = 8
 SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
 CTRL_C_STATUS = 130
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+EVERY_HOST = ("", "0.0.0.0", "::")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Ctrl-C ends sessions, recordings and the model in order (exit status 130), a second one everything at once. "
+        "SIGTERM and SIGHUP end it in order, too (0). 1: it could not serve; 2: an option or a configuration is wrong."
+    )
     parser.add_argument(
         "--config", default=DEFAULT_CONFIG, help="a YAML file, or default, low_latency or gpu"
     )
@@ -57,7 +63,7 @@ def parse_port(text: str) -> int:
 def find_config(name: str) -> Path:
     """A file as given, or the name of a configuration that ships with the package; raises ConfigError."""
     path = Path(name)
-    if path.is_file() or path.suffix in (".yaml", ".yml"):
+    if os.path.isfile(path) or path.suffix in (".yaml", ".yml"):
         return path
     folder = Path(str(resources.files("configs"))) / "serve"
     bundled = sorted(item.stem for item in folder.glob("*.yaml"))
@@ -118,9 +124,11 @@ def announce(server: Server) -> None:
     network = server.config.network
     print(f"Talkalong is ready: {address(network)}", flush=True)
     print(f"Latency budget: {server.budget().sentence()}.", flush=True)
-    if network.host != "127.0.0.1" and not server.guard.token_required:
+    if network.host in LOCAL_HOSTS:
+        return
+    if not server.guard.token_required:
         print("Anyone who reaches this port can use it; set TALKALONG_TOKEN to ask for a token.", flush=True)
-    if network.host != "127.0.0.1" and network.certificate is None:
+    if network.certificate is None:
         print(
             "Browsers give the microphone only to https pages and to localhost: docs/reachability.md.",
             flush=True,
@@ -129,7 +137,7 @@ def announce(server: Server) -> None:
 
 def address(network: NetworkConfig) -> str:
     """Where a browser on this machine finds the page."""
-    host = "localhost" if network.host in ("", "127.0.0.1", "0.0.0.0", "::") else network.host
+    host = "localhost" if network.host in ("127.0.0.1", *EVERY_HOST) else network.host
     scheme = "https" if network.certificate is not None else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{network.port}/"
 

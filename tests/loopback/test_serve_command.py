@@ -20,7 +20,9 @@ import pytest
 from client.cli import main
 from pipeline import checkpoint
 from stream import listening
+from stream.config import NetworkConfig
 from stream.errors import ListenError
+from stream.serve import address
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = "model: {factory: 'tests.streaming.energy_mouth:load', nice: 0, warm_up_windows: 4%s}\n"
@@ -181,8 +183,11 @@ def test_it_ends_quietly_while_it_is_imported(serve: Serve) -> None:
 def test_a_supervisor_that_ends_every_process_gets_no_restart(serve: Serve) -> None:
     process = serve()
     process.url()
-    os.kill(process.model(), signal.SIGKILL)  # first, and harder than a supervisor would
+    model = process.model()
+    process.send(signal.SIGSTOP, group=False)  # so that it hears of both at once, in whatever order
+    os.kill(model, signal.SIGKILL)
     process.send(signal.SIGTERM, group=True)
+    process.send(signal.SIGCONT, group=False)
     assert process.end() == 0
     quiet(process)
 
@@ -193,10 +198,9 @@ def test_the_second_ctrl_c_ends_it_at_once(serve: Serve) -> None:
     os.kill(process.model(), signal.SIGSTOP)  # it would be waited for
     process.send(signal.SIGINT, group=True)
     process.wait_for(lambda: "application shutdown" in process.err, "the orderly end")
-    begun = time.monotonic()
     process.send(signal.SIGINT, group=True)
     assert process.end() == 130
-    assert time.monotonic() - begun < 1.0
+    assert "shutdown complete" not in process.err
     quiet(process)
 
 
@@ -280,6 +284,22 @@ def test_a_privileged_port_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(listening, "_listen", refuse)  # root, as which tests often run, may use it
     with pytest.raises(ListenError, match=r"Port 80 is for privileged programs.*--port 8080"):
         listening.listen("127.0.0.1", 80)
+
+
+@pytest.mark.parametrize(
+    ("host", "announced"),
+    [
+        ("127.0.0.1", "http://localhost:81/"),
+        ("", "http://localhost:81/"),
+        ("0.0.0.0", "http://localhost:81/"),
+        ("::1", "http://[::1]:81/"),
+        ("talk.lan", "http://talk.lan:81/"),
+    ],
+)
+def test_what_is_announced_can_be_opened(host: str, announced: str) -> None:
+    assert address(NetworkConfig(host=host, port=81)) == announced
+    secure = NetworkConfig(host=host, port=81, certificate="c", key="k")
+    assert address(secure) == announced.replace("http", "https")
 
 
 def test_all_addresses_of_a_host_share_one_port() -> None:
