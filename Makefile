@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all the set-up themselves, on a fresh machine too.
+# `make demo` and `make test` do all the set-up themselves, on a fresh machine too, and mend what is half done.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,23 +7,23 @@ WHIP_WHEP := 1.2.0
 
 .PHONY: demo test lint format bench browser relay sound speech whip-whep clean
 
-demo: $(VENV)/.serve
+demo: serve-environment
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: $(VENV)/.test browser relay sound speech whip-whep
+test: test-environment browser relay sound speech whip-whep
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.lint
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+lint: lint-environment
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
-format: $(VENV)/.lint
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+format: lint-environment
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
 
 # In Chromium, too, once `make browser` was run; about two minutes.
-bench: $(VENV)/.serve
+bench: serve-environment
 	$(BIN)/talkalong bench --out runs/bench.json
 
 # Programs of the system for some tests, installed for root on Debian; without them those tests are skipped by name.
@@ -34,11 +34,11 @@ define install
 endef
 
 # Chromium: the system's package, else Playwright's own. Playwright's driver needs libatomic, which a bare Debian lacks.
-browser: $(VENV)/.test
+browser: test-environment
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(call install,chromium) \
-	|| $(BIN)/playwright install chromium \
+	|| $(BIN)/python -m playwright install chromium \
 	|| echo "No Chromium could be installed: the browser tests will be skipped."
-	@$(BIN)/playwright --version >/dev/null 2>&1 || $(call install,libatomic1) \
+	@$(BIN)/python -m playwright --version >/dev/null 2>&1 || $(call install,libatomic1) \
 	|| echo "Playwright's driver does not start here: the browser tests will be skipped."
 
 # A WHIP and WHEP client that is not ours, for the tests (npm, MIT).
@@ -66,22 +66,8 @@ speech:
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-
-$(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
-	touch $@
-
-$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	touch $@ $(VENV)/.serve
-
-$(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
-	touch $@ $(VENV)/.serve $(VENV)/.test
-
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@ $(VENV)/.serve $(VENV)/.test $(VENV)/.lint
+# Quick where nothing is to be done; .ci/environment says what it looks at.
+ENVIRONMENTS := serve-environment test-environment lint-environment dev-environment
+.PHONY: $(ENVIRONMENTS)
+$(ENVIRONMENTS): %-environment:
+	@PYTHON='$(PYTHON)' PYTHON_ASKED=$(if $(filter file,$(origin PYTHON)),no,yes) .ci/environment $(VENV) $*

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from client.errors import ServerRefusedError, ServerUnreachableError
+from client.errors import ClientError, ServerRefusedError, ServerUnreachableError
+from client.server_address import bearer, server_address, token_advice, token_or_environment
 from stream.protocol import ChunkTrace, SessionConfig
 
 TIMEOUT_S = 15.0
@@ -19,17 +21,26 @@ PICTURE_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png
 class ServerApi:
     """Async context manager over one HTTP client; every failure is a `client.errors.ClientError`.
 
+    url: as people write it, see `server_address`. token: None takes the environment's TALKALONG_TOKEN, "" none.
     transport: replaces the network, for tests that call the server's app directly.
     """
 
     def __init__(
         self, url: str, *, token: str | None = None, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self.url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.AsyncClient(
-            base_url=self.url, headers=headers, timeout=TIMEOUT_S, transport=transport, follow_redirects=True
-        )
+        self.url = server_address(url)
+        token = token_or_environment(token)
+        self._has_token = token is not None
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=self.url,
+                headers=bearer(token),
+                timeout=TIMEOUT_S,
+                transport=transport,
+                follow_redirects=True,
+            )
+        except httpx.InvalidURL as error:
+            raise ServerUnreachableError(self.url, error) from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,10 +106,22 @@ class ServerApi:
             raise ServerUnreachableError(self.url, error) from error
         if response.is_success:
             return response
-        raise refusal(response)
+        raise refusal(response, has_token=self._has_token)
 
 
-def refusal(response: httpx.Response) -> ServerRefusedError:
+def choose_config(portrait: str | None, config: SessionConfig | None) -> SessionConfig:
+    """The configuration of a session with a portrait; raises `ClientError` where both name one, and not the same."""
+    config = config or SessionConfig()
+    if portrait is None or portrait == config.portrait:
+        return config
+    if config.portrait is not None:
+        raise ClientError(
+            f"portrait is '{portrait}', but config.portrait is '{config.portrait}'; give one of them."
+        )
+    return dataclasses.replace(config, portrait=portrait)
+
+
+def refusal(response: httpx.Response, *, has_token: bool = False) -> ServerRefusedError:
     """The server's error body as an exception; a status line where there is no body to read."""
     try:
         error = response.json()["error"]
@@ -106,7 +129,7 @@ def refusal(response: httpx.Response) -> ServerRefusedError:
     except (ValueError, KeyError, TypeError):
         code, message = "", f"The server answered {response.status_code} {response.reason_phrase}."
     if response.status_code == 401:
-        message += " Give its token with --token."
+        message += f" {token_advice(given=has_token)}"
     wait = response.headers.get("Retry-After", "")
     return ServerRefusedError(
         message, status=response.status_code, code=code, retry_after_s=float(wait) if wait.isdigit() else 0.0

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from client import devices, pulse
 from client.errors import DeviceError
 from client.virtual_microphone import SINK, SOURCE_TITLE, VirtualMicrophone, real_microphone
-from client.voice import Pull, PulseEar, PulseVoice, Running, portaudio_voice
+from client.voice import PortAudioEar, PortAudioVoice, Pull, PulseEar, PulseVoice, Running
 
 Pcm = npt.NDArray[np.int16]
 
@@ -39,7 +39,7 @@ def open_sound(
         ear = PulseEar(heard, source, report=report)
         report(f"Listening to {source}.")
     else:
-        ear = devices.open_microphone(heard, microphone)
+        ear = PortAudioEar(heard, microphone, report=report)
     stack.callback(ear.close)
 
 
@@ -52,7 +52,7 @@ def _open_voice(
 ) -> Running:
     if not served or isinstance(speaker, int):
         device = speaker if speaker is not None else _cable()
-        voice = portaudio_voice(pull, device)
+        voice = PortAudioVoice(pull, device, report=report)
         name = devices.sound().query_devices(device)["name"]
         report(f"Voice: {name}. Choose its other end as the microphone in the call app.")
         return voice

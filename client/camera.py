@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from client import server_address
 from client.api import ServerApi
 from client.call_sound import open_sound
 from client.devices import parse_device
@@ -52,6 +53,7 @@ class CameraOptions:
     seconds: float | None = None
     expressiveness: float = 1.0
     head_motion: float = 1.0
+    gaze: float = 1.0
     token: str | None = None
 
 
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "to a virtual microphone. docs/camera.md says how to set both up and choose them in call apps."
     )
     add = parser.add_argument
-    add("--server", default="http://localhost:8080", metavar="URL", help="default: %(default)s")
+    server_address.add_arguments(parser)
     add("--portrait", metavar="ID|FILE", help="a portrait of the server, or a photograph to upload")
     add("--consent", metavar="TEXT", help="for a photograph: who agreed to it being animated")
     add(
@@ -108,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, metavar="S", help="stop after so long (default: Ctrl-C)")
     add("--expressiveness", type=float, default=1.0, metavar="X", help="0..2, default 1")
     add("--head-motion", type=float, default=1.0, metavar="X", help="0..2, default 1")
-    add("--token", metavar="T", help="the server's bearer token, if it asks for one")
+    add("--gaze", type=float, default=1.0, metavar="X", help="steadiness of the gaze, 0..2, default 1")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -179,7 +181,9 @@ async def run_camera(options: CameraOptions, *, screen: Terminal | None = None) 
     if not options.camera and not options.voice:
         raise ClientError("--no-camera and --no-microphone together leave nothing to do.")
     config = SessionConfig(
-        controls=ControlValues(expressiveness=options.expressiveness, head_motion=options.head_motion)
+        controls=ControlValues(
+            expressiveness=options.expressiveness, head_motion=options.head_motion, gaze=options.gaze
+        )
     )
     presentation = Presentation(sound_later_s=options.sound_later / 1000)
 

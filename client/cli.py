@@ -6,7 +6,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("stream.serve", "run the server and the page"),
@@ -36,17 +35,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage())
         return 0 if arguments else 2
     if arguments[0] == "--version":
+        from importlib import metadata  # slow, and seldom wanted
+
         print(f"talkalong {metadata.version('talkalong')}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
         print(f"talkalong: there is no command '{name}'.\n\n{usage()}", file=sys.stderr)
         return 2
+    try:
+        return _run(name, rest)
+    except KeyboardInterrupt:  # before or after the subcommand's own handling: while it loads, mostly
+        return 130
+
+
+def _run(name: str, arguments: list[str]) -> int:
     module_name, what = COMMANDS[name]
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(prog=f"talkalong {name}", description=what[0].upper() + what[1:] + ".")
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(rest)))
+    return int(module.run(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from client.device_format import FromDevice, ToDevice
 from client.errors import DeviceError
 from stream.protocol import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
 BLOCK_SAMPLES = SAMPLE_RATE // 50
+OTHER_RATES = (44_100, 96_000, 32_000, 22_050, 16_000, 8_000)
+QUIET_S = 5.0  # some systems do not say that a microphone is gone: its blocks just end
 VIRTUAL_NAMES = (
     "blackhole",
     "vb-audio",
@@ -27,6 +32,11 @@ VIRTUAL_NAMES = (
     "loopback",
     "voicemeeter",
 )
+
+Pcm = npt.NDArray[np.int16]
+Device = int | str | None
+Heard = Callable[[Pcm], None]
+Fill = Callable[[int, float], Pcm]
 
 
 def sound() -> ModuleType:
@@ -38,7 +48,7 @@ def sound() -> ModuleType:
     except OSError as error:
         raise DeviceError(
             "PortAudio is missing, so no microphone and no loudspeaker can be opened. On Debian or Ubuntu: "
-            "`apt install libportaudio2`; or use --audio FILE, with --mute or --record."
+            "`apt install libportaudio2`; or use --audio FILE."
         ) from error
     module: ModuleType = sounddevice
     return module
@@ -49,53 +59,163 @@ def parse_device(text: str) -> int | str:
     return int(text) if text.isdigit() else text
 
 
-def open_microphone(heard: Callable[[npt.NDArray[np.int16]], None], device: int | str | None = None) -> Any:
-    """Starts recording 48 kHz mono; `heard` gets int16 [960] on PortAudio's thread. Returns the stream."""
+class Microphone:
+    """A running input of PortAudio, in whatever rate and channels the device has; `heard` gets int16 [N], 48 kHz mono,
+    about 20 ms of it, on PortAudio's thread. The constructor raises `DeviceError`."""
 
-    def callback(block: npt.NDArray[np.int16], samples: int, when: Any, status: Any) -> None:
-        if status:
-            logger.debug("microphone: %s", status)
-        heard(block[:, 0].copy())
+    def __init__(self, heard: Heard, device: Device = None) -> None:
+        self._ended = False
+        self._heard_s = time.monotonic()
 
-    return _open(
-        "InputStream", "microphone", device, callback=callback, blocksize=BLOCK_SAMPLES, latency="low"
-    )
+        def options(rate: int, channels: int) -> dict[str, Any]:
+            ours = FromDevice(rate, channels)
+
+            def callback(block: Pcm, samples: int, when: Any, status: Any) -> None:
+                if status:
+                    logger.debug("microphone: %s", status)
+                self._heard_s = time.monotonic()
+                heard(ours.push(block))
+
+            return {"callback": callback, "blocksize": rate // 50, "latency": "low"}
+
+        self._stream = _open("InputStream", "microphone", device, options, ended=self._end)
+
+    def _end(self) -> None:
+        self._ended = True
+
+    def check(self) -> None:
+        """Raises `DeviceError` once it has broken off."""
+        if self._ended or time.monotonic() - self._heard_s > QUIET_S:
+            raise _broken("microphone")
+
+    def close(self) -> None:
+        self._stream.close()
 
 
-def open_loudspeaker(device: int | str | None = None) -> Any:
-    """Starts a 48 kHz mono output; its `write(int16 [N, 1])` blocks while the device's buffer is full."""
-    return _open("OutputStream", "loudspeaker", device, latency="low")
+class Loudspeaker:
+    """A running output that is written to; the constructor raises `DeviceError`."""
+
+    def __init__(self, device: Device = None) -> None:
+        def options(rate: int, channels: int) -> dict[str, Any]:
+            self._theirs = ToDevice(rate, channels)
+            return {"latency": "low"}
+
+        self._stream = _open("OutputStream", "loudspeaker", device, options)
+
+    def write(self, pcm: Pcm) -> None:
+        """int16 [N], 48 kHz mono; blocks while the device's buffer is full. Raises `DeviceError` once it is gone."""
+        try:
+            self._stream.write(self._theirs.push(pcm))
+        except sound().PortAudioError as error:
+            raise _broken("loudspeaker", error) from error
+
+    def close(self) -> None:
+        self._stream.close()
 
 
-def open_output(fill: Callable[[int, float], npt.NDArray[np.int16]], device: int | str | None = None) -> Any:
-    """Starts a 48 kHz mono output that asks for its sound: `fill(samples, delay_s)` gives int16 [samples] on
-    PortAudio's thread; the first is heard `delay_s` later (0 where the system does not say). Returns the stream."""
+class Output:
+    """A running output that asks for its sound: `fill(samples, delay_s)` gives int16 [samples], 48 kHz mono, on
+    PortAudio's thread; the first is heard `delay_s` later (0 where the system does not say). The constructor raises
+    `DeviceError`."""
 
-    def callback(block: npt.NDArray[np.int16], samples: int, when: Any, status: Any) -> None:
-        if status:
-            logger.debug("output: %s", status)
-        block[:, 0] = fill(samples, when.outputBufferDacTime - when.currentTime)
+    def __init__(self, fill: Fill, device: Device = None) -> None:
+        self._ended = False
 
-    return _open("OutputStream", "speaker", device, callback=callback, latency=0.04, blocksize=480)
+        def options(rate: int, channels: int) -> dict[str, Any]:
+            theirs = ToDevice(rate, channels)
+            waiting: Pcm = np.zeros((0, channels), np.int16)  # resampled already, not asked for yet
+
+            def callback(block: Pcm, samples: int, when: Any, status: Any) -> None:
+                nonlocal waiting
+                if status:
+                    logger.debug("output: %s", status)
+                delay_s = when.outputBufferDacTime - when.currentTime
+                while (missing := samples - len(waiting)) > 0:
+                    ahead_s = len(waiting) / rate if delay_s > 0 else 0.0
+                    wanted = math.ceil(missing * SAMPLE_RATE / rate)
+                    waiting = np.concatenate([waiting, theirs.push(fill(wanted, delay_s + ahead_s))])
+                block[:], waiting = waiting[:samples], waiting[samples:]
+
+            return {"callback": callback, "blocksize": rate // 100, "latency": 0.04}
+
+        self._stream = _open("OutputStream", "speaker", device, options, ended=self._end)
+
+    @property
+    def latency_s(self) -> float:
+        """The usual delay of what is filled in."""
+        return float(self._stream.latency)
+
+    def _end(self) -> None:
+        self._ended = True
+
+    def check(self) -> None:
+        """Raises `DeviceError` once it has broken off."""
+        if self._ended:
+            raise _broken("speaker")
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 INSTEAD = {"microphone": "--audio FILE", "loudspeaker": "--mute", "speaker": "--no-microphone"}
 
 
-def _open(kind: str, word: str, device: int | str | None, **options: Any) -> Any:
+def _open(
+    kind: str,
+    word: str,
+    device: Device,
+    options: Callable[[int, int], dict[str, Any]],
+    *,
+    ended: Callable[[], None] | None = None,
+) -> Any:
+    """A started stream in the first form that the device takes. options: for a rate and channels. ended: called on
+    PortAudio's thread when the stream ends, for whatever reason."""
     module = sound()
+    first: Exception | None = None
+    for rate, channels in _forms(module, kind, device):
+        stream = None
+        try:
+            stream = getattr(module, kind)(
+                samplerate=rate, channels=channels, dtype="int16", device=device, finished_callback=ended,
+                **options(rate, channels),
+            )  # fmt: skip
+            stream.start()
+        except (module.PortAudioError, ValueError) as error:
+            first = first or error
+            if stream is not None:
+                stream.close()
+        else:
+            if (rate, channels) != (SAMPLE_RATE, 1):
+                logger.info("the %s runs at %d Hz with %d channel(s)", word, rate, channels)
+            return stream
+    wanted = f'"{device}"' if device is not None else "by default"
+    raise DeviceError(
+        f"No {word} could be opened ({wanted}: {first}). `talkalong devices` lists what there is; choose "
+        f"one with --{word} or use {INSTEAD[word]}."
+    ) from first
+
+
+def _forms(module: ModuleType, kind: str, device: Device) -> Iterator[tuple[int, int]]:
+    """Rates and channels to try: ours, then what the device says of itself, then what others have."""
+    yield SAMPLE_RATE, 1
+    side = "input" if kind == "InputStream" else "output"
     try:
-        stream = getattr(module, kind)(
-            samplerate=SAMPLE_RATE, channels=1, dtype="int16", device=device, **options
-        )
-        stream.start()
-    except (module.PortAudioError, ValueError) as error:
-        wanted = f'"{device}"' if device is not None else "by default"
-        raise DeviceError(
-            f"No {word} could be opened ({wanted}: {error}). `talkalong devices` lists what there is; choose "
-            f"one with --{word} or use {INSTEAD[word]}."
-        ) from error
-    return stream
+        about = module.query_devices(device, side)
+        most, own = int(about[f"max_{side}_channels"]), round(float(about["default_samplerate"]))
+    except (module.PortAudioError, ValueError, KeyError):
+        return
+    channels = [count for count in dict.fromkeys((1, 2, most)) if count <= max(most, 1)]
+    for rate in dict.fromkeys((SAMPLE_RATE, own, *OTHER_RATES)):
+        for count in channels:
+            if (rate, count) != (SAMPLE_RATE, 1):
+                yield rate, count
+
+
+def _broken(word: str, error: Exception | None = None) -> DeviceError:
+    reason = f" ({error})" if error is not None else ""
+    return DeviceError(
+        f"The {word} broke off{reason}; perhaps it was unplugged. `talkalong devices` lists what there is."
+    )
 
 
 def listing() -> str:

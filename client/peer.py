@@ -32,7 +32,7 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
-from client.api import ServerApi
+from client.api import ServerApi, choose_config
 from client.errors import ClientError, ConnectionLostError
 from client.microphone import MicrophoneTrack
 from client.relay import find_relay_problem
@@ -50,7 +50,8 @@ class AvatarClient:
     """Async context manager; iterating ends when the session ends, and raises `ConnectionLostError` if that
     was not asked for. One reader at a time.
 
-    portrait: an id of the server's gallery, or None for its default. transport: see `ServerApi`.
+    portrait: an id of the server's gallery, or None for what `config` names, else the server's default. url, token,
+    transport: see `ServerApi`.
     relay_only: send and receive through the server's TURN relay only, for strict networks; also what the server asks
     its clients to do, if it does.
     """
@@ -67,11 +68,11 @@ class AvatarClient:
     ) -> None:
         self._relay_only = relay_only
         self._ice_servers: list[dict[str, Any]] = []
-        self.config = config or SessionConfig(portrait=portrait)
+        self.config = choose_config(portrait, config)
         self.stats: dict[str, Any] = {}
         self.notices: list[str] = []
         self.dropped_moments = 0
-        self._api = ServerApi(url, token=token, transport=transport)
+        self._api = ServerApi(url, token=self.config.token if token is None else token, transport=transport)
         self._microphone = MicrophoneTrack()
         self._timeline = Timeline()
         self._moments: asyncio.Queue[Moment | ClientError | None] = asyncio.Queue()

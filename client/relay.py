@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +17,27 @@ TIMEOUT_S = 4.0
 UNAUTHORIZED, QUOTA_REACHED, NO_CAPACITY = 401, 486, 508
 
 
+class Reason(enum.Enum):
+    """Why a server gave no address."""
+
+    NO_ADDRESS = enum.auto()  # its own address is none
+    NO_CREDENTIALS = enum.auto()  # it wants some, and none are configured
+    EXPIRED = enum.auto()
+    REFUSED = enum.auto()  # the credentials
+    NO_ROOM = enum.auto()
+    ERROR = enum.auto()  # another that it answered with
+    SILENT = enum.auto()
+    UNREACHABLE = enum.auto()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerAnswer:
-    """address: what a STUN server sees of us, or a TURN server's relay for us; None where it gave none, and `problem`
-    says why, without credentials. wait_ms: how long the answer took."""
+    """address: what a STUN server sees of us, or a TURN server's relay for us; None where it gave none: `reason` and,
+    as a sentence without credentials, `problem` say why. wait_ms: how long the answer took."""
 
     urls: str
     address: str | None = None
+    reason: Reason | None = None
     problem: str = ""
     wait_ms: float = 0.0
 
@@ -37,7 +52,9 @@ async def ask(server: Mapping[str, Any]) -> ServerAnswer:
     try:
         place = parse_stun_turn_uri(urls)
     except ValueError:
-        return ServerAnswer(urls=urls, problem=f"'{urls}' is not the address of an ICE server.")
+        return ServerAnswer(
+            urls=urls, reason=Reason.NO_ADDRESS, problem=f"'{urls}' is not the address of an ICE server."
+        )
     begun = time.monotonic()
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -46,7 +63,8 @@ async def ask(server: Mapping[str, Any]) -> ServerAnswer:
             else:
                 address = await _bind(place)
     except (OSError, ConnectionError, TimeoutError, stun.TransactionError) as error:
-        return ServerAnswer(urls=urls, problem=explain(urls, error, server))
+        reason = find_reason(error, server)
+        return ServerAnswer(urls=urls, reason=reason, problem=explain(urls, reason, error, server))
     return ServerAnswer(urls=urls, address=address, wait_ms=1_000 * (time.monotonic() - begun))
 
 
@@ -59,29 +77,51 @@ async def find_relay_problem(servers: list[dict[str, Any]]) -> str | None:
     return " ".join(answer.problem for answer in answers)
 
 
-def explain(urls: str, error: BaseException, server: Mapping[str, Any]) -> str:
-    """Why a server gave nothing, as a sentence."""
-    response = getattr(error, "response", None)
-    code = response.error_code if response is not None else None
-    if code == UNAUTHORIZED and server.get("username") is None:
-        return f"The TURN server {urls} wants credentials, and none are configured for it."
+def find_reason(error: BaseException, server: Mapping[str, Any]) -> Reason:
+    """What an error that came instead of an address means."""
+    code = _error_code(error)
     if code == UNAUTHORIZED:
-        ended = _ended(str(server["username"]))
-        if ended:
+        if server.get("username") is None:
+            return Reason.NO_CREDENTIALS
+        return Reason.EXPIRED if _ended(str(server["username"])) else Reason.REFUSED
+    if code in (QUOTA_REACHED, NO_CAPACITY):
+        return Reason.NO_ROOM
+    if code is not None:
+        return Reason.ERROR
+    return Reason.SILENT if isinstance(error, TimeoutError | stun.TransactionTimeout) else Reason.UNREACHABLE
+
+
+def explain(urls: str, reason: Reason, error: BaseException, server: Mapping[str, Any]) -> str:
+    """The reason as a sentence."""
+    code = _error_code(error)
+    match reason:
+        case Reason.NO_CREDENTIALS:
+            return f"The TURN server {urls} wants credentials, and none are configured for it."
+        case Reason.EXPIRED:
+            ended = _ended(str(server["username"]))
             return (
                 f"The TURN server {urls} refuses credentials that expired {ended} ago; open the session anew."
             )
-        return (
-            f"The TURN server {urls} refuses the credentials: the Talkalong server's TURN secret is not its "
-            "static-auth-secret, or its clock is ahead."
-        )
-    if code in (QUOTA_REACHED, NO_CAPACITY):
-        return f"The TURN server {urls} has no room for another relay (error {code})."
-    if code is not None:
-        return f"The TURN server {urls} refuses with error {code}."
-    if isinstance(error, TimeoutError | stun.TransactionTimeout):
-        return f"The server {urls} does not answer; it is not running, or a firewall blocks the way to it."
+        case Reason.REFUSED:
+            return (
+                f"The TURN server {urls} refuses the credentials: the Talkalong server's TURN secret is not its "
+                "static-auth-secret, or its clock is ahead."
+            )
+        case Reason.NO_ROOM:
+            return f"The TURN server {urls} has no room for another relay (error {code})."
+        case Reason.ERROR:
+            return f"The TURN server {urls} refuses with error {code}."
+        case Reason.SILENT:
+            return (
+                f"The server {urls} does not answer; it is not running, or a firewall blocks the way to it."
+            )
     return f"The server {urls} cannot be reached ({error or type(error).__name__})."
+
+
+def _error_code(error: BaseException) -> int | None:
+    """Of the STUN answer in the error, if there is one."""
+    response = getattr(error, "response", None)
+    return int(response.error_code) if response is not None else None
 
 
 def _ended(username: str) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from client import server_address
 from client.api import ServerApi
 from client.audio_file import read_pcm
-from client.devices import open_loudspeaker, open_microphone, parse_device
-from client.errors import ClientError
+from client.devices import Loudspeaker, Microphone, parse_device
+from client.errors import ClientError, DeviceError
 from client.peer import AvatarClient
 from client.recorder import Recorder
 from client.timeline import Moment
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 TAIL_S = 1.0  # what the pipes hold on top of the playout delay when a file ends
 SPEAKER_QUEUE_FRAMES = 10
+CHECK_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class TalkOptions:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Speak to a server, hear yourself on the portrait's clock, and record the result."
     add = parser.add_argument
-    add("--server", default="http://localhost:8080", metavar="URL", help="default: %(default)s")
+    server_address.add_arguments(parser)
     add("--portrait", metavar="ID|FILE", help="a portrait of the server, or a photograph to upload")
     add("--consent", metavar="TEXT", help="for a photograph: who agreed to it being animated")
     add("--audio", type=Path, metavar="FILE", help="speak this file instead of the microphone")
@@ -74,7 +76,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--expressiveness", type=float, default=1.0, metavar="X", help="0..2, default 1")
     add("--head-motion", type=float, default=1.0, metavar="X", help="0..2, default 1")
     add("--gaze", type=float, default=1.0, metavar="X", help="steadiness of the gaze, 0..2, default 1")
-    add("--token", metavar="T", help="the server's bearer token, if it asks for one")
 
 
 def _amount(text: str) -> float:
@@ -114,20 +115,21 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
         ),
     )
     async with contextlib.AsyncExitStack() as stack:
-        speaker = None if options.mute else await stack.enter_async_context(Speaker(options.loudspeaker))
+        speaker = await _speaker(options, stack, show)
         recorder = stack.enter_context(_recorder(options, options.record)) if options.record else None
         avatar = AvatarClient(options.server, config=config, token=options.token)
         await stack.enter_async_context(avatar)
+        microphone: Microphone | None = None
         if options.audio is None:
             loop = asyncio.get_running_loop()
 
             def heard(pcm: npt.NDArray[np.int16]) -> None:
                 loop.call_soon_threadsafe(avatar.offer, pcm)
 
-            microphone = open_microphone(heard, options.microphone)
+            microphone = Microphone(heard, options.microphone)
             stack.callback(microphone.close)
         consumer = asyncio.create_task(_consume(avatar, speaker, recorder, show))
-        producer = asyncio.create_task(_produce(avatar, options, stop))
+        producer = asyncio.create_task(_produce(avatar, options, microphone, stop))
         try:
             await asyncio.wait({consumer, producer}, return_when=asyncio.FIRST_COMPLETED)
             if consumer.done():
@@ -139,6 +141,21 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
             for task in (consumer, producer):
                 task.cancel()
             await asyncio.gather(consumer, producer, return_exceptions=True)
+
+
+async def _speaker(
+    options: TalkOptions, stack: contextlib.AsyncExitStack, show: Callable[[str], None]
+) -> Speaker | None:
+    """None where nothing is to be played, or nothing can be: only a loudspeaker that was named has to be there."""
+    if options.mute:
+        return None
+    try:
+        return await stack.enter_async_context(Speaker(options.loudspeaker, show))
+    except DeviceError as error:
+        if options.loudspeaker is not None:
+            raise
+        show(f"{error}\nThe talk goes on, and nothing is played.\n")
+        return None
 
 
 def _recorder(options: TalkOptions, path: Path) -> Recorder:
@@ -169,12 +186,18 @@ def _photograph(portrait: str | None) -> Path | None:
     return Path(portrait) if portrait is not None and Path(portrait).is_file() else None
 
 
-async def _produce(avatar: AvatarClient, options: TalkOptions, stop: asyncio.Event) -> None:
-    """Ends when there is no more to say."""
+async def _produce(
+    avatar: AvatarClient, options: TalkOptions, microphone: Microphone | None, stop: asyncio.Event
+) -> None:
+    """Ends when there is no more to say; raises `DeviceError` when the microphone is gone."""
     try:
         async with asyncio.timeout(options.seconds):
             if options.audio is None:
-                await stop.wait()
+                while not stop.is_set():
+                    if microphone is not None:
+                        microphone.check()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), CHECK_S)
                 return
             for piece in read_pcm(options.audio):
                 await avatar.push(piece)
@@ -224,10 +247,12 @@ def status_line(frames: int, stats: dict[str, Any]) -> str:
 
 
 class Speaker:
-    """Plays PCM on a thread; when the device is slower than the stream, the oldest sound is left out."""
+    """Plays PCM on a thread; when the device is slower than the stream, the oldest sound is left out. `show` is told
+    when the device is gone."""
 
-    def __init__(self, device: int | str | None) -> None:
-        self._stream = open_loudspeaker(device)
+    def __init__(self, device: int | str | None, show: Callable[[str], None]) -> None:
+        self._loudspeaker = Loudspeaker(device)
+        self._show = show
         self._queue: asyncio.Queue[npt.NDArray[np.int16]] = asyncio.Queue(SPEAKER_QUEUE_FRAMES)
         self._task: asyncio.Task[None] | None = None
         self.dropped_frames = 0
@@ -240,7 +265,7 @@ class Speaker:
         assert self._task is not None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        self._stream.close()
+        self._loudspeaker.close()
 
     def play(self, pcm: npt.NDArray[np.int16]) -> None:
         if self._queue.full():
@@ -249,6 +274,8 @@ class Speaker:
         self._queue.put_nowait(pcm)
 
     async def _run(self) -> None:
-        while True:
-            pcm = await self._queue.get()
-            await asyncio.to_thread(self._stream.write, pcm[:, None])
+        try:
+            while True:
+                await asyncio.to_thread(self._loudspeaker.write, await self._queue.get())
+        except DeviceError as error:
+            self._show(f"\n{error} The talk goes on, and nothing is played any more.\n")

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_SAMPLES = 480  # 10 ms out
 RETRY_S = 2.0
+CHECK_S = 0.2
 JOIN_S = 3.0
 
 Pcm = npt.NDArray[np.int16]
@@ -153,16 +154,66 @@ class PulseEar(_DeviceThread):
             self._stream = None
 
 
-def portaudio_voice(pull: Pull, device: int | str | None) -> Running:
+class PortAudioVoice(_DeviceThread):
     """Plays what is pulled on an output device of PortAudio (BlackHole, VB-Cable, any)."""
-    stream: Any = None
 
-    def fill(samples: int, delay_s: float) -> Pcm:
+    def __init__(
+        self, pull: Pull, device: int | str | None, *, report: Callable[[str], None] = logger.warning
+    ) -> None:
+        super().__init__("talkalong-voice", report)
+        self._pull, self._device = pull, device
+        self._output: devices.Output | None = None
+        self._output = devices.Output(self._fill, device)
+        self._start()
+
+    def _fill(self, samples: int, delay_s: float) -> Pcm:
         now = time.monotonic()
         # Some systems do not tell when a block will be heard; then the stream's usual delay is the best guess.
-        heard_at = now + (delay_s if delay_s > 0 else float(stream.latency) if stream is not None else 0.0)
-        return pull(samples, now, heard_at)
+        if delay_s <= 0:
+            delay_s = self._output.latency_s if self._output is not None else 0.0
+        return self._pull(samples, now, now + delay_s)
 
-    stream = devices.open_output(fill, device)
-    opened: Running = stream
-    return opened
+    def _open(self) -> None:
+        self._release()
+        self._output = devices.Output(self._fill, self._device)
+
+    def _work(self) -> None:
+        assert self._output is not None
+        while not self._closed.wait(CHECK_S):
+            self._output.check()
+
+    def _release(self) -> None:
+        output, self._output = self._output, None
+        if output is not None:
+            output.close()
+
+
+class PortAudioEar(_DeviceThread):
+    """Records an input device of PortAudio; `heard` gets int16 [N] on PortAudio's thread."""
+
+    def __init__(
+        self,
+        heard: Callable[[Pcm], None],
+        device: int | str | None,
+        *,
+        report: Callable[[str], None] = logger.warning,
+    ) -> None:
+        super().__init__("talkalong-ear", report)
+        self._heard, self._device = heard, device
+        self._microphone: devices.Microphone | None = None
+        self._microphone = devices.Microphone(heard, device)
+        self._start()
+
+    def _open(self) -> None:
+        self._release()
+        self._microphone = devices.Microphone(self._heard, self._device)
+
+    def _work(self) -> None:
+        assert self._microphone is not None
+        while not self._closed.wait(CHECK_S):
+            self._microphone.check()
+
+    def _release(self) -> None:
+        microphone, self._microphone = self._microphone, None
+        if microphone is not None:
+            microphone.close()

@@ -8,54 +8,86 @@ async with AvatarSocket("http://localhost:8080") as avatar:
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.http11 import Response
 
+from client.api import choose_config
+from client.app_socket import AppSocket
 from client.errors import ConnectionLostError, ServerRefusedError, ServerUnreachableError
 from client.microphone import as_pcm16
+from client.server_address import bearer, socket_address, token_advice, token_or_environment
 from stream.protocol import ControlValues, EncodedFrame, SessionConfig, controls_message
 
 logger = logging.getLogger(__name__)
 
 PACKET_SAMPLES = 4_800
-PATH = "/v1/sessions/ws"
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 
 
 class AvatarSocket:
     """Async context manager. `ready` holds the server's greeting (session_id, width, height, fps, budget);
-    `stats` its latest figures. Frame k shows the sound at k * 40 ms of what was pushed."""
+    `stats` its latest figures. Frame k shows the sound at k * 40 ms of what was pushed.
 
-    def __init__(self, url: str, *, config: SessionConfig | None = None, portrait: str | None = None) -> None:
-        self.config = config or SessionConfig(portrait=portrait)
+    portrait, config, url, token: as `AvatarClient` has them. transport: an `httpx.ASGITransport`, which calls the
+    server's app without a network, for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        portrait: str | None = None,
+        config: SessionConfig | None = None,
+        token: str | None = None,
+        transport: httpx.ASGITransport | None = None,
+    ) -> None:
+        self.config = choose_config(portrait, config)
         self.ready: dict[str, Any] = {}
         self.stats: dict[str, Any] = {}
-        self._url = url.rstrip("/").replace("http", "ws", 1) + PATH
-        self._socket: ClientConnection | None = None
+        self._url = socket_address(url)
+        self._token = token_or_environment(self.config.token if token is None else token)
+        self._transport = transport
+        self._socket: ClientConnection | AppSocket | None = None
 
     async def __aenter__(self) -> Self:
         try:
-            self._socket = await connect(self._url, max_size=MAX_FRAME_BYTES, compression=None)
-        except (OSError, InvalidHandshake, InvalidURI) as error:
-            raise ServerUnreachableError(self._url, error) from error
+            self._socket = await self._connect()
+        except InvalidStatus as error:
+            raise self._refused_by(error.response) from error
+        except (OSError, InvalidHandshake, InvalidURI, TimeoutError) as error:
+            raise ServerUnreachableError(self._url, error or type(error).__name__) from error
         try:
-            await self._socket.send(self.config.to_json())
+            # The token is in the header; a second one in the configuration would win, and be an older one.
+            await self._socket.send(dataclasses.replace(self.config, token=None).to_json())
             greeting = json.loads(await self._socket.recv())
         except ConnectionClosed as error:
             raise _lost(error) from error
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ServerUnreachableError(self._url, "what answers is no Talkalong server") from error
         if greeting.get("type") != "ready":
             await self._socket.close()
-            raise _refusal(greeting)
+            raise self._refusal(greeting)
         self.ready = greeting
         return self
+
+    async def _connect(self) -> ClientConnection | AppSocket:
+        headers = bearer(self._token)
+        if self._transport is not None:
+            return await AppSocket.open(self._transport.app, self._url, headers=headers)
+        return await connect(
+            self._url, max_size=MAX_FRAME_BYTES, compression=None, additional_headers=headers
+        )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,10 +132,24 @@ class AvatarSocket:
         if kind == "stats":
             self.stats = message
         elif kind == "error":
-            raise _refusal(message)
+            raise self._refusal(message)
         elif kind == "notice":
             logger.info("the server says: %s", message.get("message"))
         return kind == "end"
+
+    def _refusal(self, message: dict[str, Any]) -> ServerRefusedError:
+        text = str(message.get("message", "The server refused the session and did not say why."))
+        code = str(message.get("code", ""))
+        if code == "unauthorized":
+            text += f" {token_advice(given=self._token is not None)}"
+        return ServerRefusedError(text, status=401 if code == "unauthorized" else 0, code=code)
+
+    def _refused_by(self, response: Response) -> ServerRefusedError:
+        """Whatever stands before the server, in the words of HTTP."""
+        text = f"{self._url} answered {response.status_code} {response.reason_phrase}."
+        if response.status_code == 401:
+            text += f" {token_advice(given=self._token is not None)}"
+        return ServerRefusedError(text, status=response.status_code)
 
     async def _send(self, message: str | bytes) -> None:
         assert self._socket is not None, "use AvatarSocket as an async context manager"
@@ -111,11 +157,6 @@ class AvatarSocket:
             await self._socket.send(message)
         except ConnectionClosed as error:
             raise _lost(error) from error
-
-
-def _refusal(message: dict[str, Any]) -> ServerRefusedError:
-    text = str(message.get("message", "The server refused the session and did not say why."))
-    return ServerRefusedError(text, status=0, code=str(message.get("code", "")))
 
 
 def _lost(error: ConnectionClosed) -> ConnectionLostError:

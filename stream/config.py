@@ -25,6 +25,7 @@ ICE_URL = re.compile(
     r"turns:[^?:\s/]+(:\d{1,5})?(\?transport=tcp)?"
 )
 ICE_POLICIES = ("all", "relay")
+LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,10 @@ class NetworkConfig:
     key: str | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.port <= LAST_PORT:
+            raise ConfigError(
+                f"{self.port} is no port to listen on; take one from 1 to {LAST_PORT}, or 0 for any free one."
+            )
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("network.certificate and network.key belong together; give both, or neither.")
 
@@ -244,6 +249,10 @@ def load_config(path: Path) -> ServeConfig:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}: {getattr(error, 'problem', None)})" if mark is not None else ""
         raise ConfigError(f"{path} is not valid YAML{where}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text in UTF-8, so it is no configuration.") from None
+    except (ValueError, RecursionError):  # a date that no calendar has, brackets without end
+        raise ConfigError(f"{path} is YAML that cannot be read.") from None
     return _build(ServeConfig, {} if values is None else values, path=path, where="")
 
 

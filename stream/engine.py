@@ -2,21 +2,25 @@
 
 The process is spawned (never forked), with OMP_WAIT_POLICY=PASSIVE before torch is imported, and supervised:
 when it dies or hangs it is started anew and every session is opened again in it. Meanwhile windows are
-counted as skipped; the sessions' tracks repeat the last picture.
+counted as skipped; the sessions' tracks repeat the last picture. It is in a session (POSIX) of its own, so that what a
+terminal sends to the server and its children reaches the server only, which ends it in order.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -39,10 +43,19 @@ RESTART_PAUSE_S = 0.2
 
 
 class ModelEngine:
-    """Owns the model process. `async with ModelEngine(config)`; ready when entered."""
+    """Owns the model process. `async with ModelEngine(config)`; ready when entered.
 
-    def __init__(self, config: ModelConfig) -> None:
+    on_failure: told, in a sentence, when the process is given up after it had been ready; the log by default.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        on_failure: Callable[[str], None] = lambda sentence: logger.critical("%s", sentence),
+    ) -> None:
         self._config = config
+        self._on_failure = on_failure
         self._sessions: dict[str, EngineSession] = {}
         self._names = itertools.count(1)
         self._control: socket.socket | None = None
@@ -54,6 +67,8 @@ class ModelEngine:
         self._first_ready: asyncio.Future[None] | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._heard_at = 0.0
+        self._refusal: str | None = None
+        self._stopping = False
         self._starts: deque[float] = deque()
         self._left_frames = 0
         self.device = ""
@@ -64,6 +79,17 @@ class ModelEngine:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
+
+    def stop_restarting(self) -> None:
+        """From now on the process may go away and stay away: everything is about to end."""
+        self._stopping = True
+
+    def kill(self) -> None:
+        """End the process at once, without a word to anyone. May be called in a signal handler."""
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded the model; raises EngineError."""
@@ -180,20 +206,26 @@ class ModelEngine:
             while True:
                 try:
                     await self._run_once()
+                    problem = None
                 except EngineError as error:
+                    problem = error
+                # What ends all processes of the server ends this one too: the server hears of it within the pause.
+                await asyncio.sleep(RESTART_PAUSE_S)
+                if self._stopping:
+                    return
+                if problem is not None:
                     if self._first_ready is not None and not self._first_ready.done():
-                        self._first_ready.set_exception(error)
+                        self._first_ready.set_exception(problem)
                         return
-                    logger.error("%s", error)
+                    logger.error("%s", problem)
                 self._limit_restarts()
                 self.restarts += 1
                 logger.warning("the model process went away; starting it again")
-                await asyncio.sleep(RESTART_PAUSE_S)
         except EngineError as error:
-            logger.critical("%s", error)
             self.failed = True
             for session in list(self._sessions.values()):
                 session.listener.on_failure(str(error))
+            self._on_failure(str(error))
 
     def _limit_restarts(self) -> None:
         now = time.monotonic()
@@ -219,10 +251,16 @@ class ModelEngine:
         }
         self._gone.clear()
         self._unpacker = Unpacker()
+        self._refusal = None
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *command, pass_fds=[theirs.fileno()], env=environment
-            )
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True
+                )
+            except OSError as error:
+                raise EngineError(
+                    f"The model process cannot be started: {error.strerror or error}."
+                ) from error
             theirs.close()
             self._control = ours
             self._heard_at = time.monotonic()
@@ -235,7 +273,8 @@ class ModelEngine:
             ours.close()
             theirs.close()
             if self._process is not None:
-                await asyncio.shield(_end(self._process))
+                # While it loads it reads nothing, so it would not see that it is to end.
+                await asyncio.shield(_end(self._process, STOP_TIMEOUT_S if was_live else 0.0))
             if was_live:
                 for session in list(self._sessions.values()):
                     session.process_gone()
@@ -266,7 +305,25 @@ class ModelEngine:
                 if self.live and quiet_s > self._config.hang_timeout_s:
                     raise EngineError(f"The model process gave no answer for {quiet_s:.0f} s.") from None
         if not self.live:
-            raise EngineError("The model process ended before it was ready; its error is in the log above.")
+            raise EngineError(self._refusal or await self._last_words())
+
+    async def _last_words(self) -> str:
+        """Why the process ended before it was ready and without saying why, as far as the system tells."""
+        assert self._process is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._process.wait()
+        status = self._process.returncode
+        if status == -signal.SIGKILL:
+            return (
+                "The model process was killed before it was ready; perhaps the machine has too little memory."
+            )
+        how = (
+            f"by the signal {signal.Signals(-status).name}"
+            if status and status < 0
+            else f"with status {status}"
+        )
+        return f"The model process ended {how} before it was ready; what it said is in the log above."
 
     def _read(self) -> None:
         """Wake-up from the control socket; everything here is on the event loop and short."""
@@ -287,6 +344,8 @@ class ModelEngine:
         for message in self._unpacker.push(data):
             if message["type"] == "ready":
                 self._ready(message)
+            elif message["type"] == "refused":
+                self._refusal = message["message"]
             elif message["type"] == "prepared":
                 self._prepared(message)
             elif (session := self._sessions.get(message["session"])) is not None:
@@ -303,10 +362,10 @@ class ModelEngine:
             self._first_ready.set_result(None)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, patience_s: float) -> None:
     """The process sees the end of its socket and exits; if not, it is killed. Always reaped."""
     try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
+        async with asyncio.timeout(patience_s):
             await process.wait()
     except TimeoutError:
         process.kill()

@@ -8,6 +8,7 @@ StreamError
 |- PreconditionFailedError 412                             |- UnprocessableError 422
 |- TooManySessionsError 429   `- UnavailableError 503 (Retry-After)
 ConfigError      a YAML file that cannot be used
+ListenError      the server cannot listen where it should
 EngineError      the model process cannot do what was asked (also after too many crashes)
 """
 
@@ -18,6 +19,10 @@ from typing import ClassVar
 
 class ConfigError(ValueError):
     """A configuration file holds something that the server does not understand; names key and file."""
+
+
+class ListenError(RuntimeError):
+    """No socket can be opened at the host and port; the text says why and what to do."""
 
 
 class EngineError(RuntimeError):

@@ -37,6 +37,7 @@ logger = logging.getLogger("stream.model_process")
 
 READ_BYTES = 1 << 16
 MAX_DESCRIPTORS = 8
+REASON_CHARACTERS = 300
 
 
 def load_pipeline(settings: dict[str, Any]) -> Any:
@@ -207,17 +208,36 @@ class ModelProcess:
             self._control.sendall(data[sent:])
 
 
-def main() -> None:
+def main() -> int:
     control = socket.socket(fileno=int(sys.argv[1]))
     settings = json.loads(sys.argv[2])
     logging.basicConfig(level=settings["log_level"], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
-    os.nice(settings["nice"])
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server's to handle, which ends this process in order
+        signal.signal(number, signal.SIG_IGN)
     try:
-        ModelProcess(control, settings).run()
+        try:
+            os.nice(settings["nice"])
+            process = ModelProcess(control, settings)
+        except Exception as error:
+            logger.debug("the model could not be loaded", exc_info=True)
+            control.sendall(pack({"type": "refused", "message": refusal(settings, error)}))
+            return 1
+        process.run()
     except (BrokenPipeError, ConnectionResetError):
         logger.info("the server is gone; the model process ends")
+    return 0
+
+
+def refusal(settings: dict[str, Any], error: Exception) -> str:
+    """Why the model could not be loaded, as a sentence."""
+    if isinstance(error, checkpoint.CheckpointError):
+        return str(error)
+    reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:REASON_CHARACTERS]
+    return (
+        f"The model '{settings['name']}' could not be loaded: {reason} ({type(error).__name__}). `--log-level debug` "
+        "shows where it stopped."
+    )
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -47,6 +47,8 @@ class Server:
     """Everything that lives as long as the application. Event loop only.
 
     status: warming_up, ready, restarting (the model is coming back), stopping, failed.
+    on_failure: told, in a sentence, that the model does not load or is given up: the server will never serve again.
+    None logs it.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Server:
         *,
         gallery: Gallery | None = None,
         on_ready: Callable[[Server], None] | None = None,
+        on_failure: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
         self.metrics = Metrics()
@@ -67,6 +70,7 @@ class Server:
         self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
         self._gallery = gallery
         self._on_ready = on_ready
+        self._on_failure = on_failure
         self._engine: ModelEngine | None = None
         self._pace = Pace(config.media, {}, {})
         self._warm = False
@@ -135,7 +139,7 @@ class Server:
 
     async def _start(self) -> None:
         try:
-            engine = self._engine = ModelEngine(self.config.model)
+            engine = self._engine = ModelEngine(self.config.model, on_failure=self._fail)
             await engine.start()
             if self._gallery is None:
                 self._gallery = await self._load_gallery(engine)
@@ -144,8 +148,11 @@ class Server:
                 engine, entry.portrait, self.config.media, windows=self.config.model.warm_up_windows
             )
         except (EngineError, StreamError) as error:
-            self._failure = f"The server could not start: {error}"
-            logger.critical("%s", self._failure)
+            self._fail(f"The server could not start: {error}")
+            return
+        except Exception as error:  # nobody waits for this task: it would be ready never, and never say why
+            logger.exception("the server could not start")
+            self._fail(f"The server could not start ({type(error).__name__}: {error}); please report this.")
             return
         gc.collect()
         gc.freeze()
@@ -154,6 +161,13 @@ class Server:
         self.metrics.watch_processes(lambda: self.engine.pid)
         if self._on_ready is not None:
             self._on_ready(self)
+
+    def _fail(self, sentence: str) -> None:
+        self._failure = sentence
+        if self._on_failure is None:
+            logger.critical("%s", sentence)
+        else:
+            self._on_failure(sentence)
 
     async def _load_gallery(self, engine: ModelEngine) -> Gallery:
         portraits, limits = self.config.portraits, self.config.limits
@@ -174,9 +188,20 @@ class Server:
             return {"kept": False, "problem": None}
         return {"kept": self._gallery.folder is not None, "problem": self._gallery.problem}
 
+    def stop_soon(self) -> None:
+        """The end was asked for: no new sessions, and a model process that goes away is not missed."""
+        self._stopping = True
+        if self._engine is not None:
+            self._engine.stop_restarting()
+
+    def kill(self) -> None:
+        """End the model process at once; for when nothing else will be waited for. Fit for a signal handler."""
+        if self._engine is not None:
+            self._engine.kill()
+
     async def aclose(self) -> None:
         """End every session, then the model process. Idempotent."""
-        self._stopping = True
+        self.stop_soon()
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
@@ -275,9 +300,13 @@ def gallery_folder(model: str) -> Path:
 
 
 def create_app(
-    config: ServeConfig, *, gallery: Gallery | None = None, on_ready: Callable[[Server], None] | None = None
+    config: ServeConfig,
+    *,
+    gallery: Gallery | None = None,
+    on_ready: Callable[[Server], None] | None = None,
+    on_failure: Callable[[str], None] | None = None,
 ) -> FastAPI:
-    """The ASGI application; `app.state.server` is the `Server` behind it."""
+    """The ASGI application; `app.state.server` is the `Server` behind it, which the other arguments are for."""
     from stream.broadcasting.watch import router as watch_router
     from stream.broadcasting.whep import router as whep_router
     from stream.broadcasting.whip import router as whip_router
@@ -286,7 +315,7 @@ def create_app(
     from stream.routes import router
     from stream.websocket import router as websocket_router
 
-    server = Server(config, gallery=gallery, on_ready=on_ready)
+    server = Server(config, gallery=gallery, on_ready=on_ready, on_failure=on_failure)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from client import server_address
 from client.doctor import certificate, codecs, conversation, ice, model, processor, serving, sound
 from client.doctor.finding import OK, PROBLEM, WARNING, Finding, problem
 
@@ -22,12 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "running server does. Exit status 0 without problems, 1 with any."
     )
     add = parser.add_argument
-    add(
-        "--server",
-        metavar="URL",
+    server_address.add_arguments(
+        parser,
+        default=None,
         help="look at this running server; at this machine's serving only with --config too",
     )
-    add("--token", metavar="T", help="the server's bearer token, if it asks for one")
     add("--config", metavar="X", help="what to serve with: a YAML file, or default, low_latency or gpu")
     add("--quick", action="store_true", help="leave out the model's speed, which takes half a minute")
     add("--json", action="store_true", help="print the findings as JSON")
@@ -83,7 +83,7 @@ class Examination:
         await self._do("codecs", lambda: asyncio.to_thread(codecs.check))
         await self._do("sound", lambda: asyncio.to_thread(sound.check))
         if args.server is not None:
-            await self._server(args.server.rstrip("/"))
+            await self._server(args.server)
         return self._found
 
     async def _outline(self, config: str) -> dict[str, Any] | None:

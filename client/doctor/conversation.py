@@ -103,7 +103,7 @@ async def check_session(url: str, token: str | None) -> list[Finding]:
         ]
     except ServerRefusedError as error:
         remedy = (
-            "Give the token with --token."
+            "Its operator knows the token."
             if error.status == 401
             else "Try again later, or read the server's log."
         )

@@ -18,6 +18,7 @@ import httpx
 
 from client.api import ServerApi
 from client.errors import ClientError, ServerRefusedError, ServerUnreachableError
+from client.server_address import bearer, token_advice, token_or_environment
 from stream.protocol import AUDIO_LEAD_S, ChunkTrace, SessionConfig
 
 TIMEOUT_S = 15.0
@@ -77,7 +78,7 @@ class TalkalongAdapter:
 
 class JsonOfferAdapter:
     """POST {"sdp", "type": "offer"} to one URL, {"sdp", "type": "answer"} back: LiveTalking's and aiortc's examples'
-    shape."""
+    shape. Not ours, so it gets no token that was not given for it."""
 
     separate = False
     sound_lead_s = 0.0
@@ -85,7 +86,7 @@ class JsonOfferAdapter:
     def __init__(self, url: str, *, extra: dict[str, Any] | None = None, token: str | None = None) -> None:
         self._url = url
         self._extra = extra or {}
-        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, headers=_bearer(token))
+        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, headers=bearer(token))
 
     async def about(self) -> dict[str, Any]:
         return {}
@@ -120,7 +121,7 @@ class WhipWhepAdapter:
 
     def __init__(self, whip_url: str, whep_url: str | None = None, *, token: str | None = None) -> None:
         self._whip_url, self._whep_url = whip_url, whep_url
-        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, headers=_bearer(token))
+        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, headers=bearer(token_or_environment(token)))
         self._places: list[str] = []
 
     async def about(self) -> dict[str, Any]:
@@ -158,17 +159,17 @@ def _whep_link(header: str) -> str | None:
     return next((target for target, parameters in links if "urn:ietf:params:whep" in parameters), None)
 
 
-def _bearer(token: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
-
-
 async def _post(http: httpx.AsyncClient, url: str, **content: Any) -> httpx.Response:
     try:
         response = await http.post(url, **content)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServerUnreachableError(url, error or type(error).__name__) from error
     if not response.is_success:
+        advice = ""
+        if response.status_code == 401:
+            advice = f" {token_advice(given='Authorization' in http.headers)}"
         raise ServerRefusedError(
-            f"{url} answered {response.status_code} {response.reason_phrase}.", status=response.status_code
+            f"{url} answered {response.status_code} {response.reason_phrase}.{advice}",
+            status=response.status_code,
         )
     return response

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from client import server_address
 from client.errors import ClientError
 from client.latency import comparison, page, report
 from client.latency.adapters import KINDS, Adapter, JsonOfferAdapter, TalkalongAdapter, WhipWhepAdapter
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("action", nargs="*", metavar="compare A B", help="compare two reports instead of measuring")
-    add("--server", default="http://localhost:8080", metavar="URL", help="default: %(default)s")
+    server_address.add_arguments(parser, parse=str)
     add(
         "--adapter",
         choices=KINDS,
@@ -45,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="with --adapter whip: where the picture is played from, if the answer has no Link to it",
     )
-    add("--token", metavar="T", help="the server's bearer token, if it asks for one")
     add("--portrait", metavar="ID", help="a portrait of the server")
     add("--hop-frames", type=int, metavar="N", help="of the session, instead of the server's own")
     add("--right-frames", type=int, metavar="N", help="of the session, instead of the server's own")
@@ -77,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
             return _compare(args.action)
         if args.self_test:
             return _prove()
+        # Other kinds of servers are called at an endpoint of their own, path and all.
+        own = args.adapter == "talkalong"
+        args.server = (server_address.server_address if own else server_address.endpoint_address)(args.server)
+        args.whep = args.whep and server_address.endpoint_address(args.whep)
         return _sweep(args) if args.sweep else _measure(args)
     except (ClientError, ProtocolError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from client import server_address
 from client.errors import ClientError
 from client.latency import page, report
 from client.latency.ramp import MAX_MISS_RATIO, Level, Ramp
@@ -24,8 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "receiver decodes its pictures, which takes a tenth of a core."
     )
     add = parser.add_argument
-    add("--server", default="http://localhost:8080", metavar="URL", help="default: %(default)s")
-    add("--token", metavar="T", help="the server's bearer token, if it asks for one")
+    server_address.add_arguments(parser)
     add("--sessions", type=int, default=4, metavar="N", help="at most (default: %(default)s)")
     add(
         "--ramp",

@@ -111,7 +111,8 @@ def test_files_that_do_not_go_together_are_refused(authority: Authority, tmp_pat
     build("--certificate", good, "--key", key)
     for words, expected in (
         (("--certificate", good), "belong together"),
-        (("--certificate", good, "--key", other), "are not a certificate and its key"),
+        (("--certificate", good, "--key", other), "is not the key of the certificate"),
+        (("--certificate", good, "--key", str(tmp_path)), "cannot be read: Is a directory"),
         (("--certificate", key, "--key", key), "are not a certificate and its key"),
         (("--certificate", str(tmp_path / "no.pem"), "--key", key), "There is no certificate at"),
     ):

@@ -81,4 +81,6 @@ class EnergyMouth:
 
 
 def load(settings: dict[str, Any]) -> EnergyMouth:
+    """Takes ENERGY_MOUTH_LOAD_S seconds (environment), for tests of an end before the beginning."""
+    time.sleep(float(os.environ.get("ENERGY_MOUTH_LOAD_S", "0")))
     return EnergyMouth()

@@ -193,7 +193,7 @@ async def test_controls_reach_the_next_chunk(engine: ModelEngine, portrait: Port
 
 async def test_a_model_that_cannot_be_loaded_is_an_error_with_a_sentence() -> None:
     engine = ModelEngine(ModelConfig(name="no_such_model"))
-    with pytest.raises(EngineError, match="ended before it was ready"):
+    with pytest.raises(EngineError, match="no bundled model named 'no_such_model'"):
         await engine.start()
     await engine.aclose()
 

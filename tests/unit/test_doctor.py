@@ -23,6 +23,7 @@ from client.doctor.conversation import Heard
 from client.doctor.finding import OK, PROBLEM, WARNING, Finding
 from client.doctor.model import Speed
 from client.errors import DeviceError
+from client.relay import Reason, explain
 from stream import pace
 from tests.unit.avatar import tiny_pipeline
 
@@ -278,6 +279,23 @@ async def test_ice_servers_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         "coturn",
     )
     one(await ice.check([], where="The server"), "relay", OK, "names no STUN or TURN server")
+
+
+@pytest.mark.parametrize("name", ["credentials", "expired", "room", "silent"])
+async def test_the_advice_follows_from_what_happened_not_from_words(name: str) -> None:
+    (found,) = await ice.check(
+        [{"urls": f"turn:{name}.invalid", "username": "x", "credential": "y"}], where="It"
+    )
+    assert found.mark == PROBLEM
+    assert found.remedy == ice.REMEDIES[Reason.UNREACHABLE], found
+
+
+def test_every_reason_has_its_advice_and_its_sentence() -> None:
+    assert set(ice.REMEDIES) == set(Reason)
+    server = {"username": f"{int(time.time()) - 300}:x"}
+    sentences = [explain("turn:host", reason, OSError("no route"), server) for reason in Reason]
+    assert all(text.startswith("The ") and text.endswith(".") for text in sentences)
+    assert "expired 5 minutes ago" in explain("turn:host", Reason.EXPIRED, OSError(), server)
 
 
 # --- model ---

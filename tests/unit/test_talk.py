@@ -106,7 +106,9 @@ class FakePortAudio(types.ModuleType):
     default = types.SimpleNamespace(device=(0, 1))
     found: tuple[dict[str, object], ...] = ()
 
-    def query_devices(self) -> tuple[dict[str, object], ...]:
+    def query_devices(self, device: object = None, kind: str | None = None) -> tuple[dict[str, object], ...]:
+        if kind is not None:
+            raise self.PortAudioError("Error querying device -1")
         return self.found
 
     def InputStream(self, **_: object) -> object:
@@ -116,7 +118,7 @@ class FakePortAudio(types.ModuleType):
 def test_a_missing_microphone_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "sound", lambda: FakePortAudio("sounddevice"))
     with pytest.raises(DeviceError, match=r"talkalong devices.*--audio FILE"):
-        devices.open_microphone(lambda pcm: None)
+        devices.Microphone(lambda pcm: None)
 
 
 def test_devices_lists_both_kinds_and_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
