@@ -22,6 +22,7 @@ from client.devices import open_loudspeaker, open_microphone, parse_device
 from client.errors import ClientError
 from client.peer import AvatarClient
 from client.recorder import Recorder
+from client.terminal import Terminal
 from client.timeline import Moment
 from stream.protocol import FPS, ControlValues, ProtocolError, SessionConfig
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 TAIL_S = 1.0  # what the pipes hold on top of the playout delay when a file ends
 SPEAKER_QUEUE_FRAMES = 10
+LINE_WIDTH = 72
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,7 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
             expressiveness=options.expressiveness, head_motion=options.head_motion, gaze=options.gaze
         ),
     )
+    terminal = Terminal(show, live=sys.stdout.isatty(), width=LINE_WIDTH)
     async with contextlib.AsyncExitStack() as stack:
         speaker = None if options.mute else await stack.enter_async_context(Speaker(options.loudspeaker))
         recorder = stack.enter_context(_recorder(options, options.record)) if options.record else None
@@ -126,8 +129,8 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
 
             microphone = open_microphone(heard, options.microphone)
             stack.callback(microphone.close)
-        consumer = asyncio.create_task(_consume(avatar, speaker, recorder, show))
-        producer = asyncio.create_task(_produce(avatar, options, stop))
+        consumer = asyncio.create_task(_consume(avatar, speaker, recorder, terminal))
+        producer = asyncio.create_task(_produce(avatar, options, stop, terminal))
         try:
             await asyncio.wait({consumer, producer}, return_when=asyncio.FIRST_COMPLETED)
             if consumer.done():
@@ -169,14 +172,16 @@ def _photograph(portrait: str | None) -> Path | None:
     return Path(portrait) if portrait is not None and Path(portrait).is_file() else None
 
 
-async def _produce(avatar: AvatarClient, options: TalkOptions, stop: asyncio.Event) -> None:
+async def _produce(
+    avatar: AvatarClient, options: TalkOptions, stop: asyncio.Event, terminal: Terminal
+) -> None:
     """Ends when there is no more to say."""
     try:
         async with asyncio.timeout(options.seconds):
             if options.audio is None:
                 await stop.wait()
                 return
-            for piece in read_pcm(options.audio):
+            for piece in read_pcm(options.audio, terminal.say):
                 await avatar.push(piece)
                 if stop.is_set():
                     return
@@ -189,7 +194,7 @@ async def _produce(avatar: AvatarClient, options: TalkOptions, stop: asyncio.Eve
 
 
 async def _consume(
-    avatar: AvatarClient, speaker: Speaker | None, recorder: Recorder | None, show: Callable[[str], None]
+    avatar: AvatarClient, speaker: Speaker | None, recorder: Recorder | None, terminal: Terminal
 ) -> int:
     frames = told = 0
     moment: Moment
@@ -200,14 +205,15 @@ async def _consume(
         if recorder is not None:
             await asyncio.to_thread(recorder.write, moment)
             if recorder.ended is not None:
-                show(f"\n{recorder.ended.message} The talk goes on.\n")
+                terminal.say(f"{recorder.ended.message} The talk goes on.")
                 recorder = None
         for notice in avatar.notices[told:]:
-            show(f"\nThe server says: {notice}\n")
+            terminal.say(f"The server says: {notice}")
         told = len(avatar.notices)
-        if frames % FPS == 0:
-            show(f"\r{status_line(frames, avatar.stats)}")
-    show("\n")
+        if frames % round(FPS * terminal.status_s) == 0:
+            terminal.status(status_line(frames, avatar.stats))
+    terminal.status(status_line(frames, avatar.stats))
+    terminal.end()
     return frames
 
 
@@ -220,7 +226,7 @@ def status_line(frames: int, stats: dict[str, Any]) -> str:
             f"  {stats.get('fps_sent', 0.0):4.1f} fps  {stats.get('frames_missed', 0)} missed"
             f"  about {stats.get('mouth_to_photon_ms', 0.0):.0f} ms from mouth to photon"
         )
-    return f"{line:<72}"
+    return line
 
 
 class Speaker:
