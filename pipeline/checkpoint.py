@@ -40,7 +40,11 @@ def bundled(name: str) -> Path:
 def resolve(name_or_path: str | Path) -> Path:
     """A model folder given by its path or, when no such folder exists, by the name of a bundled model."""
     path = Path(name_or_path)
-    return path if (path / "model_index.json").is_file() else bundled(str(name_or_path))
+    if (path / "model_index.json").is_file():
+        return path
+    if path.exists() or len(path.parts) > 1:
+        raise CheckpointError(f"There is no model at {path}: a model's folder holds a model_index.json.")
+    return bundled(str(name_or_path))
 
 
 def write_sums(folder: Path) -> None:
