@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 
 from client.errors import ClientError
+from pipeline.samples import to_int16
+from pipeline.sound_file import SoundFile, SoundFileError
 from stream.protocol import SAMPLE_RATE
 
 
-def read_pcm(path: Path) -> Iterator[npt.NDArray[np.int16]]:
-    """int16 [N] pieces; raises `ClientError` if the file is missing or holds no sound."""
+def read_pcm(path: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[npt.NDArray[np.int16]]:
+    """int16 [N] pieces; `ClientError` if there is no such file, or no sound in it.
+
+    say: told at the end, in a sentence each, what was wrong with the file.
+    """
     try:
-        container = av.open(str(path))
-    except FileNotFoundError as error:
-        raise ClientError(f"There is no audio file {path}.") from error
-    except av.FFmpegError as error:
-        raise ClientError(f"{path} cannot be read as audio ({error}). Try WAV, FLAC or MP3.") from error
-    with container:
-        if not container.streams.audio:
-            raise ClientError(f"{path} holds no sound.")
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-        for frame in container.decode(audio=0):
-            for piece in resampler.resample(frame):
-                yield piece.to_ndarray()[0]
-        for piece in resampler.resample(None):
-            yield piece.to_ndarray()[0]
+        with SoundFile(path) as sound:
+            for (piece,) in sound.at(SAMPLE_RATE):
+                yield to_int16(piece)
+            for notice in sound.notices:
+                say(notice)
+    except SoundFileError as error:
+        raise ClientError(str(error)) from error
 
 
 def write_wav(path: Path, pcm: npt.NDArray[np.int16]) -> None:

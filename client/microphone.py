@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from aiortc import MediaStreamTrack
 
+from pipeline.samples import to_int16
 from stream.protocol import SAMPLE_RATE
 
 PACKET_SAMPLES = SAMPLE_RATE // 50
@@ -19,14 +20,13 @@ PUSH_LIMIT_SAMPLES = SAMPLE_RATE // 2
 
 
 def as_pcm16(pcm: npt.NDArray[np.generic]) -> npt.NDArray[np.int16]:
-    """Mono int16, or float in [-1, 1], as int16 [N]."""
+    """Mono int16, or float in [-1, 1], as int16 [N]; what is no number is silence."""
     if pcm.ndim != 1:
         raise ValueError(f"PCM has the shape {pcm.shape}; it must be mono, with one dimension.")
     if pcm.dtype == np.int16:
         return np.asarray(pcm, np.int16)
     if np.issubdtype(pcm.dtype, np.floating):
-        scaled = np.clip(np.asarray(pcm, np.float32) * 32768.0, -32768, 32767)
-        return np.asarray(scaled, np.int16)
+        return to_int16(pcm)
     raise ValueError(f"PCM has the type {pcm.dtype}; it must be int16, or float between -1 and 1.")
 
 

@@ -23,6 +23,7 @@ from client.devices import Loudspeaker, Microphone, parse_device
 from client.errors import ClientError, DeviceError
 from client.peer import AvatarClient
 from client.recorder import Recorder
+from client.terminal import Terminal
 from client.timeline import Moment
 from stream.protocol import FPS, ControlValues, ProtocolError, SessionConfig
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 TAIL_S = 1.0  # what the pipes hold on top of the playout delay when a file ends
 SPEAKER_QUEUE_FRAMES = 10
 CHECK_S = 0.5
+LINE_WIDTH = 72
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,8 +116,9 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
             expressiveness=options.expressiveness, head_motion=options.head_motion, gaze=options.gaze
         ),
     )
+    terminal = Terminal(show, live=sys.stdout.isatty(), width=LINE_WIDTH)
     async with contextlib.AsyncExitStack() as stack:
-        speaker = await _speaker(options, stack, show)
+        speaker = await _speaker(options, stack, terminal)
         recorder = stack.enter_context(_recorder(options, options.record)) if options.record else None
         avatar = AvatarClient(options.server, config=config, token=options.token)
         await stack.enter_async_context(avatar)
@@ -128,8 +131,8 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
 
             microphone = Microphone(heard, options.microphone)
             stack.callback(microphone.close)
-        consumer = asyncio.create_task(_consume(avatar, speaker, recorder, show))
-        producer = asyncio.create_task(_produce(avatar, options, microphone, stop))
+        consumer = asyncio.create_task(_consume(avatar, speaker, recorder, terminal))
+        producer = asyncio.create_task(_produce(avatar, options, microphone, stop, terminal))
         try:
             await asyncio.wait({consumer, producer}, return_when=asyncio.FIRST_COMPLETED)
             if consumer.done():
@@ -144,17 +147,17 @@ async def run_talk(options: TalkOptions, *, show: Callable[[str], None] = print_
 
 
 async def _speaker(
-    options: TalkOptions, stack: contextlib.AsyncExitStack, show: Callable[[str], None]
+    options: TalkOptions, stack: contextlib.AsyncExitStack, terminal: Terminal
 ) -> Speaker | None:
     """None where nothing is to be played, or nothing can be: only a loudspeaker that was named has to be there."""
     if options.mute:
         return None
     try:
-        return await stack.enter_async_context(Speaker(options.loudspeaker, show))
+        return await stack.enter_async_context(Speaker(options.loudspeaker, terminal))
     except DeviceError as error:
         if options.loudspeaker is not None:
             raise
-        show(f"{error}\nThe talk goes on, and nothing is played.\n")
+        terminal.say(f"{error} The talk goes on, and nothing is played.")
         return None
 
 
@@ -187,7 +190,11 @@ def _photograph(portrait: str | None) -> Path | None:
 
 
 async def _produce(
-    avatar: AvatarClient, options: TalkOptions, microphone: Microphone | None, stop: asyncio.Event
+    avatar: AvatarClient,
+    options: TalkOptions,
+    microphone: Microphone | None,
+    stop: asyncio.Event,
+    terminal: Terminal,
 ) -> None:
     """Ends when there is no more to say; raises `DeviceError` when the microphone is gone."""
     try:
@@ -199,7 +206,7 @@ async def _produce(
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(stop.wait(), CHECK_S)
                 return
-            for piece in read_pcm(options.audio):
+            for piece in read_pcm(options.audio, terminal.say):
                 await avatar.push(piece)
                 if stop.is_set():
                     return
@@ -212,7 +219,7 @@ async def _produce(
 
 
 async def _consume(
-    avatar: AvatarClient, speaker: Speaker | None, recorder: Recorder | None, show: Callable[[str], None]
+    avatar: AvatarClient, speaker: Speaker | None, recorder: Recorder | None, terminal: Terminal
 ) -> int:
     frames = told = 0
     moment: Moment
@@ -223,14 +230,15 @@ async def _consume(
         if recorder is not None:
             await asyncio.to_thread(recorder.write, moment)
             if recorder.ended is not None:
-                show(f"\n{recorder.ended.message} The talk goes on.\n")
+                terminal.say(f"{recorder.ended.message} The talk goes on.")
                 recorder = None
         for notice in avatar.notices[told:]:
-            show(f"\nThe server says: {notice}\n")
+            terminal.say(f"The server says: {notice}")
         told = len(avatar.notices)
-        if frames % FPS == 0:
-            show(f"\r{status_line(frames, avatar.stats)}")
-    show("\n")
+        if frames % round(FPS * terminal.status_s) == 0:
+            terminal.status(status_line(frames, avatar.stats))
+    terminal.status(status_line(frames, avatar.stats))
+    terminal.end()
     return frames
 
 
@@ -243,16 +251,16 @@ def status_line(frames: int, stats: dict[str, Any]) -> str:
             f"  {stats.get('fps_sent', 0.0):4.1f} fps  {stats.get('frames_missed', 0)} missed"
             f"  about {stats.get('mouth_to_photon_ms', 0.0):.0f} ms from mouth to photon"
         )
-    return f"{line:<72}"
+    return line
 
 
 class Speaker:
-    """Plays PCM on a thread; when the device is slower than the stream, the oldest sound is left out. `show` is told
-    when the device is gone."""
+    """Plays PCM on a thread; when the device is slower than the stream, the oldest sound is left out. A
+    device that is gone is said once."""
 
-    def __init__(self, device: int | str | None, show: Callable[[str], None]) -> None:
+    def __init__(self, device: int | str | None, terminal: Terminal) -> None:
         self._loudspeaker = Loudspeaker(device)
-        self._show = show
+        self._terminal = terminal
         self._queue: asyncio.Queue[npt.NDArray[np.int16]] = asyncio.Queue(SPEAKER_QUEUE_FRAMES)
         self._task: asyncio.Task[None] | None = None
         self.dropped_frames = 0
@@ -278,4 +286,4 @@ class Speaker:
             while True:
                 await asyncio.to_thread(self._loudspeaker.write, await self._queue.get())
         except DeviceError as error:
-            self._show(f"\n{error} The talk goes on, and nothing is played any more.\n")
+            self._terminal.say(f"{error} The talk goes on, and nothing is played any more.")

@@ -17,15 +17,20 @@ LINE_WIDTH = 110
 class Terminal:
     """Sentences that stay, and one line of figures that is written over (where nobody looks, now and then a line)."""
 
-    def __init__(self, write: Callable[[str], None], *, live: bool) -> None:
-        self._write, self._live = write, live
+    def __init__(self, write: Callable[[str], None], *, live: bool, width: int = LINE_WIDTH) -> None:
+        self._write, self._live, self._width = write, live, width
         self.status_s = STATUS_S if live else QUIET_STATUS_S
 
     def say(self, sentence: str) -> None:
-        self._write(f"\r{sentence:<{LINE_WIDTH}}\n" if self._live else f"{sentence}\n")
+        self._write(f"\r{sentence:<{self._width}}\n" if self._live else f"{sentence}\n")
 
     def status(self, line: str) -> None:
-        self._write(f"\r{line:<{LINE_WIDTH}}" if self._live else f"{line}\n")
+        self._write(f"\r{line:<{self._width}}" if self._live else f"{line}\n")
+
+    def end(self) -> None:
+        """The last line of figures stays."""
+        if self._live:
+            self._write("\n")
 
 
 def terminal() -> Terminal:

@@ -1,8 +1,13 @@
 """Audio windows to video frames of one portrait.
 
-    pipe = AvatarPipeline.from_pretrained(checkpoint.bundled("portrait_256"))
+    pipe = AvatarPipeline.from_pretrained("portrait_256")
+    for chunk in pipe(prepare_portrait("me.jpg"), pcm, sample_rate=48_000):
+        show(chunk.frames)
+
+Live, window by window (`pcm` being mono at 16 kHz here):
+
     window = pipe.window_spec()
-    state = pipe.init_state(prepare_portrait(path), window=window, seed=1)
+    state = pipe.init_state(prepare_portrait("me.jpg"), window=window, seed=1)
     state, chunk = pipe.step(state, window.cut(pcm, 0))
 
 The pipeline itself holds weights only. A session lives in its `StreamState`.
@@ -32,6 +37,7 @@ from pipeline.compositor import composite
 from pipeline.denoiser import LEFT_SLOTS, Denoiser
 from pipeline.portrait import Portrait
 from pipeline.sampler import denoise_motion, frame_noise, remember
+from pipeline.samples import to_float
 from pipeline.scheduler import FlowMatchScheduler
 from pipeline.shown_motion import ShownMotion
 from pipeline.state import ChunkMotion, Controls, FrameChunk, Memory, Speech, StreamState
@@ -83,10 +89,11 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load a local model folder after checking its SHA256SUMS (CheckpointError says what is wrong)."""
-        folder = Path(pretrained_model_name_or_path)
-        if not (folder / "model_index.json").is_file():
-            raise checkpoint.CheckpointError(f"{folder} is not a model folder: it has no model_index.json.")
+        """Load a model folder, or a bundled model by its name, after checking its SHA256SUMS.
+
+        CheckpointError says what is wrong.
+        """
+        folder = checkpoint.resolve(pretrained_model_name_or_path)
         checkpoint.verify(folder)
         kwargs = {"local_files_only": True, "low_cpu_mem_usage": False} | kwargs
         shown = logging.is_progress_bar_enabled()
@@ -166,6 +173,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             raise ValueError(
                 f"The window must hold {spec.window_samples} samples, not {list(window.pcm.shape)}."
             )
+        window = replace(window, pcm=to_float(window.pcm))  # one NaN would stay in the ring for good
         state = self.remember(state)
         started = time.perf_counter()
         hearing = state.hearing.after(spec.fresh(window))
@@ -266,16 +274,32 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
     def __call__(
         self,
         portrait: Portrait,
-        pcm: npt.NDArray[np.float32],
+        pcm: npt.ArrayLike,
         *,
+        sample_rate: float,
         window: WindowSpec | None = None,
         seed: int = 0,
         controls: Controls | None = None,
         num_inference_steps: int | None = None,
     ) -> Iterator[FrameChunk]:
-        """Frames for a whole recording, chunk by chunk; `pcm` is float32 [samples] at 16 kHz in [-1, 1]."""
+        """Frames for a whole recording, chunk by chunk.
+
+        pcm: [samples], [samples, channels] or [channels, samples]; float in [-1, 1], or int16, int32 or uint8.
+        sample_rate: of `pcm` in Hz; there is no default, since the wrong one makes lips that follow nothing.
+
+        Raises SoundArrayError, at once, for what cannot be taken for sound.
+        """
+        from pipeline.sound_array import mono_sound  # a decoder's resampler, which live sessions do not need
+
         spec = window or self.window_spec()
+        sound = mono_sound(pcm, sample_rate, spec.sample_rate)
         state = self.init_state(portrait, window=spec, seed=seed, controls=controls)
-        for index in range(spec.chunk_count(len(pcm))):
-            state, chunk = self.step(state, spec.cut(pcm, index), num_inference_steps=num_inference_steps)
+        return self._speak(state, sound, num_inference_steps)
+
+    def _speak(
+        self, state: StreamState, pcm: npt.NDArray[np.float32], num_inference_steps: int | None
+    ) -> Iterator[FrameChunk]:
+        for index in range(state.window.chunk_count(len(pcm))):
+            window = state.window.cut(pcm, index)
+            state, chunk = self.step(state, window, num_inference_steps=num_inference_steps)
             yield chunk

@@ -98,12 +98,15 @@ class Portrait:
 
 
 def prepare_portrait(
-    image: bytes | Path | NDArray[np.uint8] | Image.Image, *, name: str = "portrait", max_side: int = 512
+    image: str | Path | bytes | NDArray[np.uint8] | Image.Image,
+    *,
+    name: str = "portrait",
+    max_side: int = 512,
 ) -> Portrait:
     """Finds the one face in a picture and makes a portrait of it.
 
     Args:
-        image: a JPEG, PNG or WebP file or its bytes, RGB pixels [H,W,3] u8, or an opened picture.
+        image: the path of a JPEG, PNG or WebP file, or its bytes, RGB pixels [H,W,3] u8, or an opened picture.
         name: what the portrait is called.
         max_side: longest side of the canvas in pixels; smaller pictures are not enlarged.
 
@@ -159,7 +162,7 @@ def rough_square(face: Face) -> Square:
     return Square(centre_x=float(centre[0]), centre_y=float(centre[1]), side=side)
 
 
-def _read(image: bytes | Path | NDArray[np.uint8] | Image.Image) -> tuple[Image.Image, str]:
+def _read(image: str | Path | bytes | NDArray[np.uint8] | Image.Image) -> tuple[Image.Image, str]:
     """An upright RGB or RGBA picture without metadata, and the SHA-256 of what was given."""
     if isinstance(image, Image.Image):
         picture = upright(image)
@@ -171,6 +174,8 @@ def _read(image: bytes | Path | NDArray[np.uint8] | Image.Image) -> tuple[Image.
                 "give RGB pixels as uint8 [height, width, 3]."
             )
         return upright(Image.fromarray(image)), hashlib.sha256(image.tobytes()).hexdigest()
+    if isinstance(image, str):
+        image = Path(image)
     if isinstance(image, Path):
         if not image.is_file():
             raise NotAnImageError(f"There is no file {image}; check the path of the portrait.")

@@ -1,7 +1,7 @@
 """`talkalong render`: a video file of a portrait that speaks a sound file.
 
 The sound is decoded, windowed, turned into frames and encoded piece by piece, so memory does not grow with
-its length. Frame k shows what is heard from k * 40 ms on; the sound in the file is the original's, at 48 kHz.
+its length. Frame k shows what is heard from k * 40 ms on; the sound in the file is the original's, mono at 48 kHz.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -58,9 +59,14 @@ def run(args: argparse.Namespace) -> int:
         figures = render(args)
         if args.report:
             args.report.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        print(f"talkalong render: {error.filename or 'A file'}: {error.strerror or error}.", file=sys.stderr)
+        return 2
+    except ValueError as error:
         print(f"talkalong render: {error}", file=sys.stderr)
         return 2
+    for notice in figures["notices"]:
+        print(f"talkalong render: {notice}", file=sys.stderr)
     print(
         f"{args.out}: {figures['frames']} frames, {figures['duration_s']:.2f} s, "
         f"made in {figures['rtf']:.2f} of that time."
@@ -137,7 +143,7 @@ def render(args: argparse.Namespace) -> dict[str, Any]:
         warm_up(pipe, spec, chunks=2)
 
         height, width = portrait.canvas.shape[:2]
-        expected = round(sound.expected_s * spec.fps) if sound.expected_s else None
+        expected = math.ceil(round(sound.expected_s * spec.fps, 3)) if sound.expected_s else None
         cutter = WindowCutter(spec)
         begun = time.perf_counter()
         speaker = Speaker(
@@ -145,7 +151,8 @@ def render(args: argparse.Namespace) -> dict[str, Any]:
         )
         with (
             VideoFile(args.out, width, height, spec.fps) as video,
-            tqdm(total=expected, unit="frame", desc=args.out.name) as progress,
+            # None: a bar on a terminal only, where each state overwrites the one before
+            tqdm(total=expected, unit="frame", desc=args.out.name, disable=None) as progress,
         ):
             for heard, modelled in sound.pieces(spec.sample_rate):
                 video.add_sound(heard)
@@ -159,13 +166,15 @@ def render(args: argparse.Namespace) -> dict[str, Any]:
                     video.add_frame(frame)
                 progress.update(len(wanted))
             if not video.frames:
-                raise RenderError(f"{args.audio} is empty: it decodes to no sound at all.")
+                raise RenderError(f"{args.audio} is empty or too short: it decodes to no sound at all.")
     duration_s = cutter.samples / spec.sample_rate
     return {
         "frames": video.frames,
         "fps": spec.fps,
         "duration_s": duration_s,
         "rtf": (time.perf_counter() - begun) / duration_s,
+        "notices": sound.notices,
+        "damaged_packets": sound.damaged,
         **speaker.figures(),
         "steps": pipe.scheduler.num_inference_steps if args.steps is None else args.steps,
         "seed": args.seed,

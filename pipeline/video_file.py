@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import stat
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -29,13 +33,19 @@ class VideoFile:
         if path.suffix.lower() != ".mp4":
             raise VideoFileError(f"The video {path} must have a name that ends in .mp4.")
         self._path = path
-        self._unfinished = path.with_name(f".{path.stem}.unfinished.mp4")
+        # Never longer than a name may be, and made of letters that no decoder takes for a protocol or a pattern.
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+        self._unfinished = path.with_name(f".{digest}.unfinished.mp4")
         try:
+            # A folder, or a name that is too long, is an error now and not when all is done.
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISDIR(path.stat().st_mode):
+                    raise VideoFileError(f"{path} is a folder; give the name of a file in it.")
             self._unfinished.touch()  # PyAV opens it no sooner than the first packet comes
-            self._container = av.open(str(self._unfinished), "w", format="mp4")
+            self._container = av.open(f"file:{self._unfinished}", "w", format="mp4")
         except (av.FFmpegError, OSError) as error:
             raise VideoFileError(
-                f"{path} cannot be written ({error}); is its folder there and writable?"
+                f"{path} cannot be written ({error.strerror}); is its folder there and writable?"
             ) from error
         self._video = self._container.add_stream(
             "libx264", rate=fps, options={"crf": "17", "preset": "veryfast"}

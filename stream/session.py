@@ -18,6 +18,9 @@ from aiortc import (
 )
 from aiortc.mediastreams import MediaStreamError
 
+from pipeline.downmix import Downmix
+from pipeline.samples import to_int16
+from pipeline.sound_file import channels_of
 from stream import aiortc_patches
 from stream.broadcasting.broadcast import Broadcast
 from stream.clock import SLOT_SAMPLES, PresentationClock
@@ -283,6 +286,7 @@ class Session:
 
     async def _receive(self) -> None:
         track = await self._remote
+        downmix = Downmix()
         while True:
             try:
                 frame = await track.recv()
@@ -291,9 +295,7 @@ class Session:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
-            channels = len(frame.layout.channels)
-            samples = frame.to_ndarray().reshape(-1, channels)
-            pcm = samples.mean(axis=1).astype(np.int16)
+            pcm = to_int16(downmix.push(channels_of(frame), frame.sample_rate))
             self._traces.packet(self._uplink.arrival(frame.pts) if self._uplink is not None else None)
             self._ingest.push(frame.pts, pcm, self._clock.now())
 

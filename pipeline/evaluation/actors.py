@@ -63,6 +63,7 @@ class ModelActor:
         made = self.pipe(
             portrait,
             clip.pcm,
+            sample_rate=self.window.sample_rate,
             window=self.window,
             seed=self.seed,
             num_inference_steps=self.num_inference_steps,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.portrait import Portrait, PortraitError, prepare_portrait
+from pipeline.sound_file import SoundFile
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +77,8 @@ class Clip:
 
 def read_audio(path: Path) -> NDArray[np.float32]:
     """Mono audio at 16 kHz, padded with zeros to whole video frames."""
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-    with av.open(str(path)) as container:
-        pieces = [
-            piece.to_ndarray()[0]
-            for frame in (*container.decode(audio=0), None)
-            for piece in resampler.resample(frame)
-        ]
-    pcm = np.concatenate(pieces).astype(np.float32)
+    with SoundFile(path) as sound:
+        pcm = np.concatenate([piece for (piece,) in sound.at(SAMPLE_RATE)])
     return np.pad(pcm, (0, -len(pcm) % SAMPLES_PER_FRAME))
 
 

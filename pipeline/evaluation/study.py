@@ -128,7 +128,7 @@ def evaluate(
 
 def _perform(stage: Stage, jobs: Sequence[Job], title: str) -> list[Take]:
     total = sum(clip.frames for _, _, clip in jobs)
-    with tqdm(total=total, desc=title, unit="frame", mininterval=1.0) as progress:
+    with tqdm(total=total, desc=title, unit="frame", mininterval=1.0, disable=None) as progress:
 
         def counted(takes: Iterable[Take]) -> Iterator[Take]:
             for take in takes:

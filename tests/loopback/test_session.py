@@ -7,13 +7,14 @@ import os
 import threading
 import time
 
+import av
 import numpy as np
 import pytest
 
 from stream.config import ServeConfig
 from stream.protocol import SessionConfig
 from tests.loopback.conftest import Running, StartServer, quiet_config
-from tests.loopback.peer import Peer
+from tests.loopback.peer import AMPLITUDE, Peer, Speaker
 
 # These machines are busy: a quiet one shows a few milliseconds.
 SKEW_S = 0.04
@@ -44,6 +45,35 @@ async def test_voice_and_picture_come_back_together_after_the_playout_delay(
     assert stats["reanchors"] == 0
     assert stats["audio_underrun_ms"] == 0
     assert 22 < stats["fps_sent"] < 28
+
+
+class OneSided(Speaker):
+    """The same voice on two channels, each times its side."""
+
+    def __init__(self, seed: int, sides: tuple[int, int]) -> None:
+        super().__init__(seed)
+        self._sides = np.array(sides, np.int16)
+
+    async def recv(self) -> av.AudioFrame:
+        mono = await super().recv()
+        pcm = mono.to_ndarray()[0][:, None] * self._sides
+        frame = av.AudioFrame.from_ndarray(pcm.reshape(1, -1), format="s16", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = mono.sample_rate, mono.pts, mono.time_base
+        return frame
+
+
+@pytest.mark.parametrize("sides", [(1, -1), (0, 1)])
+async def test_a_microphone_with_an_inverted_or_a_dead_side_is_heard(
+    running: Running, sides: tuple[int, int]
+) -> None:
+    peer = Peer(running.http)
+    peer.speaker = OneSided(1, sides)
+    async with peer:
+        start, end = await talk(peer, 4.0)
+        peer.lag_of_sound(start, end)  # follows the speaker, or this fails
+        peer.lag_of_picture(start, end)
+    loud = np.percentile([level for at, level in peer.sounds if at > start], 80)
+    assert 20 * np.log10(loud / (AMPLITUDE * 2 / np.pi)) == pytest.approx(0, abs=1.5)
 
 
 async def test_the_portrait_rests_until_someone_speaks(running: Running) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import checkpoint
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.state import Controls, FrameChunk, StreamState
 from pipeline.windowing import WindowSpec
 from tests.unit.avatar import TINY, plain_portrait, tiny_pipeline
+from tests.unit.sounds import tone
 
 PCM = (0.1 * np.random.default_rng(0).standard_normal(640 * 16)).astype(np.float32)
 
@@ -77,14 +79,66 @@ def test_call_is_a_loop_of_step(pipe: AvatarPipeline) -> None:
     window = pipe.window_spec(hop_frames=1, right_frames=1)
     state = pipe.init_state(plain_portrait(), window=window, seed=5)
     stepped = run(pipe, state, PCM[: 640 * 5], 5)
-    called = list(pipe(plain_portrait(), PCM[: 640 * 5], window=window, seed=5))
+    called = list(pipe(plain_portrait(), PCM[: 640 * 5], sample_rate=16_000, window=window, seed=5))
     assert [chunk.first_frame for chunk in called] == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(latents(stepped), latents(called))
 
 
+def test_a_recording_is_taken_at_its_own_rate(pipe: AvatarPipeline) -> None:
+    """As people have it: stereo, 16 bits, 44.1 kHz. The frames follow what the model would have heard at 16 kHz."""
+    sound = tone(0.8, 44_100)
+    stereo = np.round(np.stack([sound, -sound], axis=1) * 2**15).astype(np.int16)
+    made = list(pipe(plain_portrait(), stereo, sample_rate=44_100))
+    wanted = list(pipe(plain_portrait(), tone(0.8, 16_000).astype(np.float32), sample_rate=16_000))
+    assert sum(len(chunk.frames) for chunk in made) == 20
+    np.testing.assert_allclose(latents(made), latents(wanted), atol=0.02)
+    as_if_16_khz = list(pipe(plain_portrait(), sound, sample_rate=16_000))
+    assert len(as_if_16_khz) > 2 * len(made)
+
+
+def test_a_recording_needs_its_rate_and_what_is_wrong_is_said_at_once(pipe: AvatarPipeline) -> None:
+    with pytest.raises(TypeError, match="sample_rate"):
+        pipe(plain_portrait(), PCM)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="sample_rate is 0"):
+        pipe(plain_portrait(), PCM, sample_rate=0)
+    with pytest.raises(ValueError, match="int64"):
+        pipe(plain_portrait(), PCM.astype(np.int64), sample_rate=16_000)
+
+
+def test_what_is_no_number_in_a_recording_is_silence(pipe: AvatarPipeline) -> None:
+    bad, silent = PCM.copy(), PCM.copy()
+    bad[-500:], silent[-500:] = np.nan, 0
+    made = [list(pipe(plain_portrait(), pcm, sample_rate=16_000)) for pcm in (bad, silent)]
+    for one, other in zip(*made, strict=True):
+        np.testing.assert_array_equal(one.frames, other.frames)
+
+
+def test_what_is_no_number_in_a_window_is_silence(pipe: AvatarPipeline) -> None:
+    """Nor does it stay in what a session remembers."""
+    bad, silent = PCM.copy(), PCM.copy()
+    bad[700:720], silent[700:720] = np.inf, 0
+    state = pipe.init_state(plain_portrait(), window=pipe.window_spec())
+    np.testing.assert_array_equal(latents(run(pipe, state, bad, 5)), latents(run(pipe, state, silent, 5)))
+
+
+def test_a_bundled_model_is_loaded_by_its_name(
+    pipe: AvatarPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").mkdir()
+    pipe.save_pretrained(tmp_path / "weights" / "tiny")
+    monkeypatch.setattr(checkpoint.resources, "files", lambda _: tmp_path)
+    loaded = AvatarPipeline.from_pretrained("tiny")
+    for key, weights in pipe.denoiser.state_dict().items():
+        assert torch.equal(loaded.denoiser.state_dict()[key], weights)
+    with pytest.raises(
+        checkpoint.CheckpointError, match="no bundled model named 'large'; bundled models: tiny"
+    ):
+        AvatarPipeline.from_pretrained("large")
+
+
 def test_the_seed_decides_the_motion(pipe: AvatarPipeline) -> None:
     def made(seed: int) -> np.ndarray:
-        return latents(list(pipe(plain_portrait(), PCM[:2560], seed=seed)))
+        return latents(list(pipe(plain_portrait(), PCM[:2560], sample_rate=16_000, seed=seed)))
 
     np.testing.assert_array_equal(made(1), made(1))
     assert not np.allclose(made(1), made(2))
@@ -136,9 +190,8 @@ def test_misplaced_windows_are_refused_and_a_skip_is_possible(pipe: AvatarPipeli
 def test_saved_and_loaded_it_makes_the_same_frames(pipe: AvatarPipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path)
     loaded = AvatarPipeline.from_pretrained(tmp_path)
-    for one, other in zip(
-        pipe(plain_portrait(), PCM[:2560]), loaded(plain_portrait(), PCM[:2560]), strict=True
-    ):
+    made = [list(each(plain_portrait(), PCM[:2560], sample_rate=16_000)) for each in (pipe, loaded)]
+    for one, other in zip(*made, strict=True):
         np.testing.assert_array_equal(one.frames, other.frames)
     assert not loaded.denoiser.training
     assert len(checkpoint.model_sha256(tmp_path)) == 64
@@ -162,7 +215,7 @@ def test_damaged_or_incomplete_models_are_refused(pipe: AvatarPipeline, tmp_path
     (tmp_path / checkpoint.SUMS_NAME).unlink()
     with pytest.raises(checkpoint.CheckpointError, match="has no SHA256SUMS"):
         AvatarPipeline.from_pretrained(tmp_path)
-    with pytest.raises(checkpoint.CheckpointError, match="not a model folder"):
+    with pytest.raises(checkpoint.CheckpointError, match="no model at"):
         AvatarPipeline.from_pretrained(tmp_path / "nowhere")
 
 

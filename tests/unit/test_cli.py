@@ -6,6 +6,7 @@ import argparse
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,14 @@ def test_only_the_chosen_subcommand_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False False"
     assert done.stdout.startswith("talkalong ")
+
+
+def test_a_files_name_may_begin_with_a_dash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-x.wav").mkdir()
+    assert main(["render", "--portrait", "mira", "--audio", "-x.wav", "--out", "-o.mp4"]) == 2
+    assert "-x.wav is a folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["render", "-h"])

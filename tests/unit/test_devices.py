@@ -17,6 +17,7 @@ import pytest
 from client import devices, talk
 from client.device_format import Mixdown, Resampler
 from client.errors import DeviceError
+from client.terminal import Terminal
 from client.voice import PortAudioEar, PortAudioVoice
 from stream.protocol import SAMPLE_RATE
 
@@ -292,7 +293,7 @@ async def test_a_loudspeaker_that_goes_away_is_said_once_and_the_talk_goes_on(pl
     device = plug(rates=(44_100,), channels=(2,))
     said: list[str] = []
     block = np.zeros(960, np.int16)
-    async with talk.Speaker(None, said.append) as speaker:
+    async with talk.Speaker(None, Terminal(said.append, live=False)) as speaker:
         speaker.play(block)
         async with asyncio.timeout(10):
             while not device.streams[0].written:  # noqa: ASYNC110 - a test polls
@@ -316,7 +317,13 @@ async def test_a_microphone_that_goes_away_ends_the_talk_with_a_sentence(
     microphone = devices.Microphone(lambda pcm: None)
     options = talk.TalkOptions(server="http://localhost", seconds=20)
     producing = asyncio.create_task(
-        talk._produce(types.SimpleNamespace(stats={}), options, microphone, asyncio.Event())  # type: ignore[arg-type]
+        talk._produce(
+            types.SimpleNamespace(stats={}),
+            options,
+            microphone,
+            asyncio.Event(),
+            Terminal(print, live=False),  # type: ignore[arg-type]
+        )
     )
     await asyncio.sleep(0.05)
     assert not producing.done()
@@ -338,10 +345,10 @@ def test_only_a_loudspeaker_that_was_named_has_to_be_there(
         said: list[str] = []
         wanted = talk.TalkOptions(server="x", audio=tmp_path, **options)
         async with contextlib.AsyncExitStack() as stack:
-            assert await talk._speaker(wanted, stack, said.append) is None
+            assert await talk._speaker(wanted, stack, Terminal(said.append, live=False)) is None
         return said
 
-    assert asyncio.run(speaker()) == ["PortAudio is missing.\nThe talk goes on, and nothing is played.\n"]
+    assert asyncio.run(speaker()) == ["PortAudio is missing. The talk goes on, and nothing is played.\n"]
     assert asyncio.run(speaker(mute=True)) == []
     with pytest.raises(DeviceError):
         asyncio.run(speaker(loudspeaker="Desk"))

@@ -1,4 +1,4 @@
-"""Dependencies point one way: client -> stream.protocol, stream -> pipeline through its engine, never back."""
+"""Dependencies point one way: client -> stream.protocol and sound files, stream -> pipeline through its engine."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ WRITING = (
     "stream.recordings.fragment_file",
     "stream.recordings.recording_file",
 )  # a recording, on either side
+SOUND = ("pipeline.downmix", "pipeline.resampler", "pipeline.samples", "pipeline.sound_file")
 CORE = [
     "pipeline.windowing", "pipeline.state", "pipeline.audio_encoder", "pipeline.autoencoder", "pipeline.denoiser",
     "pipeline.scheduler", "pipeline.sampler", "pipeline.portrait", "pipeline.compositor", "pipeline.avatar_pipeline",
@@ -41,7 +42,8 @@ def modules_of(package: object) -> list[str]:
 def test_the_client_imports_neither_torch_nor_the_model() -> None:
     found = imported_by(*modules_of(client))
     assert "torch" not in found
-    assert not {name for name in found if name == "pipeline" or name.startswith("pipeline.")}
+    # Sound files are read by one module, as free of the model as the client is: see below.
+    assert {name for name in found if name.split(".")[0] == "pipeline"} <= {"pipeline", *SOUND}
     # What a recording is written with is shared, and as free of the server as the protocol: see the next test.
     assert {name for name in found if name.startswith("stream.")} <= {
         "stream.protocol",
@@ -58,6 +60,12 @@ def test_a_recording_is_written_without_the_server() -> None:
         *WRITING,
     }
     assert not found & {"torch", "fastapi", "aiortc", "uvicorn", "websockets", "client", "pipeline"}
+
+
+def test_sound_files_are_read_without_the_model() -> None:
+    found = imported_by(*SOUND)
+    assert {name for name in found if name.startswith("pipeline.")} == set(SOUND)
+    assert not found & {"torch", "diffusers", "cv2", "fastapi", "aiortc", "stream", "client"}
 
 
 def test_the_protocol_is_cheap_to_import() -> None:

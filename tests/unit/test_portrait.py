@@ -65,6 +65,18 @@ def test_gallery_faces_are_framed_as_in_training(path: Path) -> None:
     assert portrait.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_a_path_may_be_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "me.jpg").write_bytes(PICTURES[0].read_bytes())
+    monkeypatch.chdir(tmp_path)
+    wanted = prepare_portrait(PICTURES[0])
+    for given in ("me.jpg", Path("me.jpg"), PICTURES[0].read_bytes()):
+        portrait = prepare_portrait(given)
+        assert portrait.sha256 == wanted.sha256
+        assert np.array_equal(portrait.canvas, wanted.canvas)
+    with pytest.raises(NotAnImageError, match=r"There is no file you\.jpg"):
+        prepare_portrait("you.jpg")
+
+
 def test_crop_shows_the_canvas_where_the_matrix_says() -> None:
     portrait = prepare_portrait(PICTURES[0])
     rows, columns = np.mgrid[80:180:20, 80:180:20]

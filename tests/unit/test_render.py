@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import subprocess
 import sys
 import wave
@@ -20,6 +22,7 @@ from client.cli import main
 from pipeline.video_file import VideoFile
 from pipeline.window_cutter import WindowCutter
 from pipeline.windowing import AudioWindow, WindowSpec
+from tests.unit.sounds import tone, wav, write
 
 RATE = 44_100
 ROOT = Path(__file__).parents[2]
@@ -175,6 +178,12 @@ def test_windows_of_pieces_equal_windows_of_the_whole() -> None:
         ({"steps": "0"}, "at least one denoising step"),
         ({"out": "o.avi"}, "ends in .mp4"),
         ({"out": "nowhere/o.mp4"}, "cannot be written"),
+        ({"out": "folder.mp4"}, "is a folder"),
+        ({"out": "x" * 300 + ".mp4"}, "name too long"),
+        ({"audio": "x" * 300 + ".wav"}, "name too long"),
+        ({"portrait": "x" * 300 + ".png"}, "name too long"),
+        ({"audio": "folder.mp4"}, "is a folder"),
+        ({"audio": "one"}, "too short"),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -189,6 +198,8 @@ def test_what_cannot_be_done_is_said(
     monkeypatch.chdir(tmp_path)
     write_clicks(Path("clicks.wav"), 0.4, 0.2)
     write_clicks(Path("empty"), 0.0, 0.2)
+    Path("folder.mp4").mkdir()
+    Path("one").write_bytes(wav(np.full(1, 0.5), 48_000))
     Path("text").write_text("neither picture nor sound")
     Image.new("RGB", (400, 400), "grey").save("grey", "png")
     Path("picture").write_bytes(gallery_portrait.read_bytes())
@@ -201,9 +212,116 @@ def test_what_cannot_be_done_is_said(
     } | change
     assert main(["render", *(part for key, value in options.items() for part in (f"--{key}", value))]) == 2
     said = capsys.readouterr().err
-    assert sentence in said
+    assert sentence in said.replace("Name", "name")
+    assert "Errno" not in said
     assert "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def rendered(portrait: Path, model: Path, audio: str, out: str) -> int:
+    command = ["render", "--portrait", str(portrait), "--model", str(model), "--steps", "1"]
+    return main([*command, "--audio", audio, "--out", out])
+
+
+@pytest.fixture
+def small_portrait(gallery_portrait: Path, tmp_path: Path) -> Path:
+    with Image.open(gallery_portrait) as picture:
+        picture.resize((256, 256 * picture.height // picture.width)).save(tmp_path / "small.png")
+    return tmp_path / "small.png"
+
+
+def frames_of(path: Path) -> NDArray[np.uint8]:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_numbers_that_are_none_draw_nothing(
+    tiny_model: Path, small_portrait: Path, tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The video is the same as with silence in their place."""
+    monkeypatch.chdir(tmp_path)
+    sound = tone(0.5, rate)
+    sound[-40:] = np.nan
+    Path("bad.wav").write_bytes(wav(sound, rate, "f32"))
+    Path("silent.wav").write_bytes(wav(np.nan_to_num(sound), rate, "f32"))
+    for name in ("bad", "silent"):
+        assert rendered(small_portrait, tiny_model, f"{name}.wav", f"{name}.mp4") == 0
+    frames, wanted = frames_of(Path("bad.mp4")), frames_of(Path("silent.mp4"))
+    assert len(frames) == 13
+    assert np.array_equal(frames, wanted)
+
+
+@pytest.mark.parametrize(
+    ("audio", "out"),
+    [
+        ("12:30.wav", "12:30.mp4"),
+        ("-x.wav", "-x.mp4"),
+        ("100%d.wav", "%03d.mp4"),
+        ("with space 語.wav", "with space 語.mp4"),
+        (os.fsdecode(b"caf\xe9.wav"), os.fsdecode(b"caf\xe9.mp4")),
+        ("a:b/c.wav", "a:b/c.MP4"),
+        ("x" * 251 + ".wav", "x" * 251 + ".mp4"),
+    ],
+    ids=lambda name: ascii(name)[:20],
+)
+def test_file_names_are_file_names(
+    tiny_model: Path,
+    small_portrait: Path,
+    tmp_path: Path,
+    audio: str,
+    out: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a:b").mkdir()
+    Path(audio).write_bytes(wav(tone(0.2, 48_000), 48_000))
+    before = set(tmp_path.rglob("*"))
+    assert rendered(small_portrait, tiny_model, audio, out) == 0
+    assert len(frames_of(tmp_path / out)) == 5
+    assert set(tmp_path.rglob("*")) - before == {tmp_path / out}
+    assert "5 frames" in capsys.readouterr().out
+
+
+def test_what_was_wrong_with_the_sound_is_said_beside_the_video(
+    tiny_model: Path, small_portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = write(tmp_path / "a.mp3", "libmp3lame", tone(1.0, 48_000), 48_000).read_bytes()
+    middle = len(content) // 3
+    flipped = bytes(byte ^ 0x5A for byte in content[middle : middle + 600])
+    (tmp_path / "a.mp3").write_bytes(content[:middle] + flipped + content[middle + 600 :])
+    report = tmp_path / "report.json"
+    command = ["render", "--portrait", str(small_portrait), "--model", str(tiny_model), "--steps", "1"]
+    command += ["--audio", str(tmp_path / "a.mp3"), "--out", str(tmp_path / "a.mp4")]
+    assert main([*command, "--report", str(report)]) == 0
+    said, figures = capsys.readouterr().err, json.loads(report.read_text())
+    assert figures["damaged_packets"] >= 1
+    assert figures["notices"]
+    assert "talkalong render: " + figures["notices"][0] in said
+    assert len(frames_of(tmp_path / "a.mp4")) >= 20
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_is_drawn_on_a_terminal_only(
+    tiny_model: Path,
+    small_portrait: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(tone(0.5, 48_000), 48_000))
+    assert rendered(small_portrait, tiny_model, str(tmp_path / "a.wav"), str(tmp_path / "a.mp4")) == 0
+    assert not capsys.readouterr().err
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    assert rendered(small_portrait, tiny_model, str(tmp_path / "a.wav"), str(tmp_path / "a.mp4")) == 0
+    assert "a.mp4: 100%" in screen.getvalue()
+    assert "13/13" in screen.getvalue()
 
 
 def test_an_input_is_never_overwritten(

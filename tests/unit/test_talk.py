@@ -18,6 +18,7 @@ from client.api import ServerApi
 from client.audio_file import read_pcm
 from client.errors import ClientError, DeviceError, ServerRefusedError, ServerUnreachableError
 from client.microphone import PACKET_SAMPLES, MicrophoneTrack, as_pcm16
+from client.terminal import Terminal
 from stream.protocol import SAMPLE_RATE
 
 
@@ -44,7 +45,7 @@ def test_any_file_becomes_48_khz_mono(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [(None, "There is no audio file"), (b"no sound", "cannot be read")]
+    ("content", "sentence"), [(None, "There is no sound file"), (b"no sound", "cannot be read")]
 )
 def test_a_wrong_file_is_a_sentence(tmp_path: Path, content: bytes | None, sentence: str) -> None:
     path = tmp_path / "a.wav"
@@ -54,8 +55,23 @@ def test_a_wrong_file_is_a_sentence(tmp_path: Path, content: bytes | None, sente
         list(read_pcm(path))
 
 
+def test_where_nobody_looks_lines_are_few() -> None:
+    for live, wanted in (
+        (True, ["\rone   ", "\rtwo   ", "\n"]),
+        (False, ["one\n", "two\n"]),
+    ):
+        lines: list[str] = []
+        terminal = Terminal(lines.append, live=live, width=6)
+        terminal.status("one")
+        terminal.status("two")
+        terminal.end()
+        assert lines == wanted
+        assert terminal.status_s >= (1 if live else 10)
+
+
 def test_pcm_types() -> None:
     assert as_pcm16(np.array([0.0, 0.5, -2.0])).tolist() == [0, 16384, -32768]
+    assert as_pcm16(np.array([np.nan, np.inf, -np.inf, 0.25])).tolist() == [0, 0, 0, 8192]
     with pytest.raises(ValueError, match="mono"):
         as_pcm16(np.zeros((2, 10), np.int16))
     with pytest.raises(ValueError, match="int16, or float"):
