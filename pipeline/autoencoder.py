@@ -142,7 +142,7 @@ class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         # The last map is the mouth at rest.
         self.opening_basis = nn.Parameter(torch.zeros(motions + 1, BASIS_PIXELS, BASIS_PIXELS))
 
-    def pyramid(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
+    def pyramid(self, crop_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Maps of 128, 64, 32 and 16 pixels."""
         x128 = self.stage128(_with_coordinates(crop_B3HW * 2 - 1))
         x64 = self.stage64(x128)
