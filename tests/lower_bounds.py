@@ -1,6 +1,6 @@
 """Prints pip constraints that pin every direct dependency to the lowest version that pyproject.toml allows.
 
-python -m tests.lower_bounds > constraints.txt     # what `make lower-bounds` installs and tests
+python -m tests.lower_bounds     # what `make lower-bounds` installs and tests
 """
 
 from __future__ import annotations

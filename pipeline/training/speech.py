@@ -106,7 +106,7 @@ def main() -> None:
     del clips[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     write(out / "kokoro_val.npz", held_out, names)
     write(out / "kokoro_train.npz", clips, names)
-    # One voice of PhilippMatthes/dc_tts; the folder is named after LJSpeech because its texts are read, by another voice.
+    # PhilippMatthes/dc_tts: one voice that reads texts of LJSpeech, hence the folder's name.
     real = []
     for file in tqdm(sorted((data / "ljspeech").glob("*.opus")), desc="dc_tts"):
         audio = decode(file)
