@@ -4,14 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
 WHIP_WHEP := 1.2.0
+LOWEST := build/lower-bounds
 
-.PHONY: demo test lint format bench browser relay sound speech whip-whep clean
+.PHONY: demo test lower-bounds lint format bench browser relay sound speech whip-whep clean
 
 demo: serve-environment
 	$(BIN)/talkalong serve --port $(PORT)
 
 test: test-environment browser relay sound speech whip-whep
 	$(BIN)/python -m pytest
+
+# The oldest versions that pyproject.toml allows, in an environment of their own; about a quarter of an hour.
+lower-bounds: test-environment
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m tests.lower_bounds >$(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[test]'
+	$(LOWEST)/bin/python -m pip check
+	$(LOWEST)/bin/python -m pytest tests/unit tests/streaming tests/loopback
 
 lint: lint-environment
 	$(BIN)/python -m ruff check .

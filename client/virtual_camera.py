@@ -43,8 +43,8 @@ def pyvirtualcam() -> ModuleType:
         import pyvirtualcam
     except ImportError as error:
         raise DeviceError(
-            "A virtual camera needs the package pyvirtualcam, which is not installed: `pip install "
-            "'talkalong[camera]'`. For sound alone use --no-camera."
+            "A virtual camera needs the package pyvirtualcam, which is not installed: `.venv/bin/pip "
+            "install -e '.[camera]'` in Talkalong's folder. For sound alone use --no-camera."
         ) from error
     module: ModuleType = pyvirtualcam
     return module

@@ -84,7 +84,8 @@ def camera_listing() -> str:
         lines.append(f"   none. {NO_CAMERA.get(sys.platform, '')} See docs/camera.md.")
     if importlib.util.find_spec("pyvirtualcam") is None:
         lines.append(
-            "   The package that sends pictures to them is not installed: `pip install 'talkalong[camera]'`."
+            "   The package that sends pictures to them is not installed: `.venv/bin/pip install -e '.[camera]'` in "
+            "Talkalong's folder."
         )
     return "\n".join(lines)
 

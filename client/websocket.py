@@ -85,8 +85,15 @@ class AvatarSocket:
         headers = bearer(self._token)
         if self._transport is not None:
             return await AppSocket.open(self._transport.app, self._url, headers=headers)
+        # Frames are taken as they come, so `speak` ends also where nobody iterates yet. Pings wait behind sound that
+        # the server has not read yet, so a late answer to one means nothing.
         return await connect(
-            self._url, max_size=MAX_FRAME_BYTES, compression=None, additional_headers=headers
+            self._url,
+            max_size=MAX_FRAME_BYTES,
+            max_queue=None,
+            ping_timeout=None,
+            compression=None,
+            additional_headers=headers,
         )
 
     async def __aexit__(

@@ -29,6 +29,7 @@ from pipeline.mouth_interior import MOUTH_LEFT as MOUTH_LEFT
 from pipeline.mouth_interior import MOUTH_RIGHT as MOUTH_RIGHT
 from pipeline.mouth_interior import MOUTH_TOP as MOUTH_TOP
 from pipeline.mouth_interior import MouthInterior, mouth_seat
+from pipeline.portrait_features import PortraitFeatures
 
 GRID_PIXELS = 128
 BASIS_PIXELS = GRID_PIXELS
@@ -141,7 +142,7 @@ class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         # The last map is the mouth at rest.
         self.opening_basis = nn.Parameter(torch.zeros(motions + 1, BASIS_PIXELS, BASIS_PIXELS))
 
-    def pyramid(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
+    def pyramid(self, crop_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Maps of 128, 64, 32 and 16 pixels."""
         x128 = self.stage128(_with_coordinates(crop_B3HW * 2 - 1))
         x64 = self.stage64(x128)
@@ -151,14 +152,11 @@ class PortraitEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         x64 = self.rise64(x64 + _double(self.up64(x32)))
         return self.rise128(x128 + _double(self.up128(x64))), x64, x32, x16
 
-    def forward(self, crop_B3HW: Tensor) -> tuple[Tensor, ...]:
-        """Crop [B,3,256,256] -> maps of 128, 64, 32 and 16 pixels, this portrait's basis of M motions, places and seat.
-
-        The basis is [B,3M+1,128,128]: flow x, flow y and mouth opening of every motion, and the mouth at rest.
-        The places [B,128,128,2] are those in the average face; the seat of the jaws [B,9] is `mouth_seat`'s.
-        """
-        where = self.places(crop_B3HW)
-        return *self.pyramid(crop_B3HW), self.basis_at(where), where, mouth_seat(where, crop_B3HW)
+    def forward(self, crop_P3HW: Tensor) -> PortraitFeatures:
+        """Crops [P,3,256,256] -> the features of these P portraits."""
+        where = self.places(crop_P3HW)
+        seat = mouth_seat(where, crop_P3HW)
+        return PortraitFeatures(*self.pyramid(crop_P3HW), self.basis_at(where), where, seat)
 
     def places(self, crop_B3HW: Tensor) -> Tensor:
         """Where in the average face each place of the crop lies [B,128,128,2], sampling coordinates."""
@@ -247,11 +245,11 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         nn.init.zeros_(self.mouth[-1].weight[:1])  # type: ignore[index]
         nn.init.zeros_(self.mouth[-1].bias[:1])  # type: ignore[index]
 
-    def forward(self, z_BD: Tensor, z_ref_BD: Tensor, features: tuple[Tensor, ...]) -> DecodedFrames:
-        """z [B,D] is the frame's motion, z_ref [B,D] the portrait's own; features as made by PortraitEncoder.
+    def forward(self, z_BD: Tensor, z_ref_BD: Tensor, features: PortraitFeatures) -> DecodedFrames:
+        """z [B,D] is the frame's motion, z_ref [B,D] the portrait's own.
 
-        The basis among the features may be of P portraits with B / P consecutive frames each; the maps are of one
-        portrait or of B.
+        The features are of one portrait, or of P portraits with B / P consecutive frames each, and then their maps
+        repeated (`PortraitFeatures.for_frames`).
         """
         f128, f64, f32, f16, basis, where, seat = features
         batch = len(z_BD)

@@ -138,7 +138,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
             portrait=portrait,
             window=window,
             z_ref_1D=z_ref_1D,
-            features=tuple(self.portrait_encoder(crop_B3HW)),
+            features=self.portrait_encoder(crop_B3HW),
             ring=self.denoiser.new_ring(),
             shown=ShownMotion.start(z_ref_1D),
             seed=seed,

@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="threads of torch (default: torch decides)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(
-        "--batch", type=int, nargs="+", metavar="SESSIONS", help="also steps of so many sessions at once"
+        "--batch",
+        type=int,
+        nargs="+",
+        metavar="SESSIONS",
+        help="also time one batched step of so many sessions (the server steps one window at a time)",
     )
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file, too")
 

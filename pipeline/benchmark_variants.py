@@ -30,6 +30,7 @@ from pipeline.compositor import composite
 from pipeline.denoiser import LEFT_SLOTS, Denoiser, KVRing
 from pipeline.machine import describe_machine
 from pipeline.portrait import Portrait, prepare_portrait
+from pipeline.portrait_features import PortraitFeatures
 from pipeline.sampler import denoise_motion, frame_noise
 from pipeline.variants import VARIANTS, Call, Inputs, Unavailable
 
@@ -81,7 +82,7 @@ class _Decoding(nn.Module):
         self.decoder = decoder
 
     def forward(self, z_BD: Tensor, z_ref_BD: Tensor, *features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        decoded = self.decoder(z_BD, z_ref_BD, features)
+        decoded = self.decoder(z_BD, z_ref_BD, PortraitFeatures(*features))
         return decoded.grid_BHW2, decoded.mask_B1HW, decoded.paint_B3HW
 
 

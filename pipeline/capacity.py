@@ -1,4 +1,7 @@
-"""`talkalong benchmark --batch 1 2 4 ...`: how long a step of many sessions takes, and so how many a device carries."""
+"""`talkalong benchmark --batch 1 2 4 ...`: how long one batched step of many sessions takes.
+
+The server does not step so: it takes one window after another (`stream/model_process.py`).
+"""
 
 from __future__ import annotations
 

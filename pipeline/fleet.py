@@ -1,5 +1,7 @@
 """Many sessions as one batch: the whole step of B sessions with static shapes, as a GPU wants it.
 
+Only the benchmark uses it (`pipeline/capacity.py`); the server steps one window after another.
+
 A fleet takes B session states that stand at the same chunk, and steps them together: hear, denoise, show, remember and
 decode, with what each session carries kept in tensors of the device. It makes what `AvatarPipeline.step` makes for
 each of them. Once the motion ring is full all shapes stay, and on a GPU the step is then captured as a CUDA graph:
@@ -23,6 +25,7 @@ from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.blinks import lids_closed
 from pipeline.denoiser import LEFT_SLOTS, KVRing
 from pipeline.hearing import Hearing
+from pipeline.portrait_features import PortraitFeatures
 from pipeline.sampler import denoise_chunk, frame_noise
 from pipeline.shown_motion import ShownMotion
 from pipeline.state import StreamState
@@ -90,9 +93,7 @@ class Fleet:
             style = [[state.controls.expressiveness, state.controls.head_motion] for state in states]
             self._session = pipe.denoiser.embed_session(self._z_ref, self._z_ref.new_tensor(style))
             hop, size = self.window.hop_frames, len(states)
-            # Maps are wanted for every frame, the basis of motion for every portrait.
-            *maps, basis = (torch.cat(parts) for parts in zip(*(s.features for s in states), strict=True))
-            self._features = (*(part.repeat_interleave(hop, 0) for part in maps), basis)
+            self._features = PortraitFeatures.join([state.features for state in states]).for_frames(hop)
         self._ring, self._shown = pipe.denoiser.new_ring(size), ShownMotion.start(self._z_ref)
         self._carried: _Carried | None = None
         self._graph: torch.cuda.CUDAGraph | None = None

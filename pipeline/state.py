@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.audio_encoder import Heard
     from pipeline.denoiser import KVRing
     from pipeline.portrait import Portrait
+    from pipeline.portrait_features import PortraitFeatures
     from pipeline.shown_motion import ShownMotion
 
 
@@ -65,7 +66,7 @@ class Speech:
 class StreamState:
     """Everything a session remembers.
 
-    z_ref_1D: the portrait's own motion latent. features: the portrait's feature maps, batch 1.
+    z_ref_1D: the portrait's own motion latent. features: what is computed once of this one portrait.
     shown: the last frame shown and the head's rest. ring: keys and values of the last generated frames.
     memory: the last chunk, as long as the ring does not hold it (`AvatarPipeline.remember`).
     speech: what was heard so far; None where the next window is not the one after it.
@@ -76,7 +77,7 @@ class StreamState:
     portrait: Portrait
     window: WindowSpec
     z_ref_1D: torch.Tensor
-    features: tuple[torch.Tensor, ...]
+    features: PortraitFeatures
     ring: KVRing
     shown: ShownMotion
     memory: Memory | None = None

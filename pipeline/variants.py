@@ -36,7 +36,7 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise Unavailable(f"the package {name} is missing: pip install 'talkalong[variants]'") from error
+        raise Unavailable(f"the package {name} is missing: .venv/bin/pip install -e '.[variants]'") from error
 
 
 def _tuple(outputs: Any) -> tuple[Tensor, ...]:

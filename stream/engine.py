@@ -46,6 +46,7 @@ class ModelEngine:
     """Owns the model process. `async with ModelEngine(config)`; ready when entered.
 
     on_failure: told, in a sentence, when the process is given up after it had been ready; the log by default.
+    on_restart: called each time the process is started again.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class ModelEngine:
         config: ModelConfig,
         *,
         on_failure: Callable[[str], None] = lambda sentence: logger.critical("%s", sentence),
+        on_restart: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
-        self._on_failure = on_failure
+        self._on_failure, self._on_restart = on_failure, on_restart
         self._sessions: dict[str, EngineSession] = {}
         self._names = itertools.count(1)
         self._control: socket.socket | None = None
@@ -220,6 +222,7 @@ class ModelEngine:
                     logger.error("%s", problem)
                 self._limit_restarts()
                 self.restarts += 1
+                self._on_restart()
                 logger.warning("the model process went away; starting it again")
         except EngineError as error:
             self.failed = True

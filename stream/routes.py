@@ -137,7 +137,7 @@ async def trickle(session_id: str, request: Request, authorization: Authorizatio
     """More ICE candidates of the client."""
     server = _server(request)
     server.guard.check_token(authorization)
-    session = server.session(session_id)
+    session = server.webrtc_session(session_id, "A WebSocket session needs no ICE candidates.")
     if _content_type(request) != TRICKLE_TYPE:
         raise UnsupportedMediaError(f"Send candidates as {TRICKLE_TYPE}.")
     await session.add_candidates(await read_text(request, server.config.limits.sdp_bytes))
@@ -162,7 +162,8 @@ async def session_stats(session_id: str, request: Request) -> dict[str, Any]:
 
 @router.get("/v1/sessions/{session_id}/chunks")
 async def session_chunks(session_id: str, request: Request, after: int = -1) -> dict[str, Any]:
-    """The way of each chunk since chunk `after` (the last 48 s or so are kept): see `stream.protocol.ChunkTrace`."""
+    """The way of each chunk since chunk `after` (the last 48 s or so are kept): see `stream.protocol.ChunkTrace`. None
+    for WebSocket sessions."""
     traces = _server(request).session(session_id).chunks(after)
     return {"chunks": [dataclasses.asdict(trace) for trace in traces]}
 

@@ -215,7 +215,9 @@ def run(args: argparse.Namespace) -> int:
             loop="auto",  # uvloop where there is one
             log_level=args.log_level,
             access_log=False,
+            ws="websockets-sansio",
             ws_max_size=1 << 20,
+            ws_ping_timeout=None,  # a pong may wait behind sound that the model has no time for yet
             ssl_certfile=config.network.certificate,
             ssl_keyfile=config.network.key,
             timeout_graceful_shutdown=SHUTDOWN_S,

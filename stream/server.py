@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -24,13 +24,13 @@ from stream.broadcasting.broadcast import Broadcasts, new_name
 from stream.config import ServeConfig
 from stream.data_directory import uploads_directory
 from stream.engine import ModelEngine
-from stream.errors import EngineError, NotFoundError, StreamError, UnavailableError
+from stream.errors import ConflictError, EngineError, NotFoundError, StreamError, UnavailableError
 from stream.ice import Ice
 from stream.metrics import Metrics
 from stream.pace import Pace
 from stream.portraits.gallery import Gallery
 from stream.portraits.portrait_store import PortraitStore
-from stream.protocol import LatencyBudget, SessionConfig
+from stream.protocol import ChunkTrace, LatencyBudget, SessionConfig, SessionStats
 from stream.recordings.recording_folder import RecordingFolder
 from stream.security import Guard, new_session_id
 from stream.session import Session
@@ -41,6 +41,19 @@ logger = logging.getLogger(__name__)
 WEB_DIRECTORY = Path(__file__).resolve().parent.parent / "client" / "web"
 BUNDLED_MODEL = "portrait_256"
 WHEP_RELATION = "urn:ietf:params:whep"
+
+
+class OpenSession(Protocol):
+    """What the API needs of every session, whatever its transport."""
+
+    @property
+    def id(self) -> str: ...
+
+    def stats(self) -> SessionStats: ...
+
+    def chunks(self, after: int) -> list[ChunkTrace]: ...
+
+    async def aclose(self) -> None: ...
 
 
 class Server:
@@ -64,10 +77,10 @@ class Server:
         self.guard = Guard(config)
         self.ice = Ice(config)
         self.recordings = RecordingFolder(config.recording)
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, OpenSession] = {}
         self.broadcasts = Broadcasts(config)
         self.audience = Audience(config, self.broadcasts, guard=self.guard, metrics=self.metrics)
-        self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket sessions
+        self.sockets: set[asyncio.Task[Any]] = set()  # WebSocket connections
         self._gallery = gallery
         self._on_ready = on_ready
         self._on_failure = on_failure
@@ -139,7 +152,9 @@ class Server:
 
     async def _start(self) -> None:
         try:
-            engine = self._engine = ModelEngine(self.config.model, on_failure=self._fail)
+            engine = self._engine = ModelEngine(
+                self.config.model, on_failure=self._fail, on_restart=self.metrics.engine_restarts.inc
+            )
             await engine.start()
             if self._gallery is None:
                 self._gallery = await self._load_gallery(engine)
@@ -269,10 +284,17 @@ class Server:
         self.metrics.opened.labels(transport=transport).inc()
         return session, answer
 
-    def session(self, session_id: str) -> Session:
+    def session(self, session_id: str) -> OpenSession:
         session = self.sessions.get(session_id)
         if session is None:
             raise NotFoundError("There is no such session; it may have ended.", code="session_not_found")
+        return session
+
+    def webrtc_session(self, session_id: str, otherwise: str) -> Session:
+        """As `session`; `otherwise` is what to tell the client where it has another transport."""
+        session = self.session(session_id)
+        if not isinstance(session, Session):
+            raise ConflictError(otherwise, code="not_webrtc")
         return session
 
     def watch_links(self, session: Session) -> str | None:

@@ -44,7 +44,7 @@ def outline(config: str) -> tuple[dict[str, Any] | None, Finding]:
         return None, problem(
             "config",
             f"The server's packages do not load ({last}).",
-            "Install Talkalong anew: `pip install talkalong`.",
+            "Install Talkalong anew, in its folder: `.venv/bin/pip install -e .`.",
         )
     return values, ok("config", f"The configuration '{config}' is understood.")
 

@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="portrait_256",
         help="a bundled model's name, a model folder, or a YAML (untrained)",
     )
-    parser.add_argument(
-        "--data", type=Path, default=Path("../shared/data"), help="folder with portraits, grid and kokoro"
-    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with portraits, grid and kokoro")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="training folder, for reference motion and rig"
     )

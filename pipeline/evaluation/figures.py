@@ -60,7 +60,7 @@ def _values(measure: Callable[[str], float | None], actors: Sequence[str]) -> di
 
 
 def build_table(evidence: Evidence) -> Table:
-    """The whole table of shared/design/model.md."""
+    """All measures of one evaluation, the model beside its baselines."""
     return Table(
         rows=[
             *_lip_rows(evidence),

@@ -85,21 +85,26 @@ class LipSync:
 
 
 def lip_sync(curves: Sequence[Floats]) -> LipSync:
-    """From the correlation curves of several clips: the peak of their mean, refined by a parabola."""
+    """From the correlation curves of several clips: the peak of their mean."""
     mean = np.mean(np.stack(curves), axis=0)
     centre = len(mean) // 2
     best = int(np.argmax(mean))
-    shift = 0.0
-    if 0 < best < len(mean) - 1:
-        left, top, right = mean[best - 1 : best + 2]
-        bend = left - 2 * top + right
-        shift = 0.5 * (left - right) / bend if bend < 0 else 0.0
     return LipSync(
-        lag_frames=float(best - centre + shift),
+        lag_frames=_summit(mean) - centre if mean[best] >= LEAST_PEAK else np.nan,
         at_zero=float(mean[centre]),
         peak=float(mean[best]),
         clips=len(curves),
     )
+
+
+def _summit(curve: Floats) -> float:
+    """Where a curve is highest, between its values by a parabola through the highest one and its neighbours."""
+    best = int(np.argmax(curve))
+    if not 0 < best < len(curve) - 1:
+        return float(best)
+    left, top, right = curve[best - 1 : best + 2]
+    bend = left - 2 * top + right
+    return float(best + (0.5 * (left - right) / bend if bend < 0 else 0.0))
 
 
 def hardly_moves(series: Floats) -> bool:

@@ -30,7 +30,7 @@ def pyplot_without_screen() -> Any:
         import matplotlib
     except ImportError as error:
         raise ImportError(
-            "Curves need matplotlib; install the extra: pip install talkalong[evaluation]."
+            "Curves need matplotlib: `.venv/bin/pip install -e '.[evaluation]'` in Talkalong's folder."
         ) from error
     matplotlib.use("Agg")
     from matplotlib import pyplot

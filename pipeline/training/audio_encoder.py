@@ -38,7 +38,7 @@ UNITS = 6
 """Phoneme units (20 ms) that one feature describes: frames t-2, t-1 and t."""
 IGNORED = -100
 WHISPER_SIZE = 384
-CORPORA = ("kokoro_train", "grid_train", "ljspeech")
+CORPORA = ("kokoro_train", "grid_train", "dc_tts")
 SYNTHETIC = "kokoro"
 """Has exact phonemes; real speech learns from Whisper."""
 
@@ -342,7 +342,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, default=Path("configs/train/audio_encoder.yaml"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -310,9 +310,7 @@ def train(settings: AutoencoderSettings, runs: Path, names: tuple[str, ...], mod
 
     def forward(nets: torch.nn.ModuleList, batch: Batch, noise: float) -> tuple[Tensor, dict[str, float]]:
         repeats = len(batch.z_BD) // len(batch.crop_P3HW)
-        single = nets[0](batch.crop_P3HW)
-        # The basis is large: it stays one for all frames of a portrait, as do its places and the seat of its jaws.
-        features = (*(f.repeat_interleave(repeats, 0) for f in single[:4]), *single[4:])
+        features = nets[0](batch.crop_P3HW).for_frames(repeats)
         z_ref = noise * torch.randn_like(batch.z_BD)
         decoded = nets[1](batch.z_BD, z_ref, features)
         return losses(decoded, batch, batch.crop_P3HW.repeat_interleave(repeats, 0), settings)
@@ -367,7 +365,7 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, default=Path("configs/train/autoencoder.yaml"))
     parser.add_argument("--model", type=Path, default=MODEL, help="another network: configs/model/*.yaml")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

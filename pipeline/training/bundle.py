@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--denoiser", default="student", help="folder under runs/: student or teacher")
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/portrait_256"))
     arguments = parser.parse_args()
     runs = arguments.runs

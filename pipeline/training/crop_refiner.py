@@ -4,7 +4,7 @@ The truth comes from MediaPipe landmarks of the portraits. Every sample is a por
 mirrored, recoloured and partly covered, framed by a square that misses the canonical one by as much as the
 detector may. Prints the error on the validation portraits, starting from the detector's own squares.
 
-    python -m pipeline.training.crop_refiner --data ../shared/data --landmarks runs/landmarks/portraits.npz
+    python -m pipeline.training.crop_refiner --data DATA --landmarks runs/landmarks/portraits.npz
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--landmarks", type=Path, default=Path("runs/landmarks/portraits.npz"))
     parser.add_argument("--out", type=Path, default=Path("pipeline/weights/face/crop_refiner.safetensors"))
     parser.add_argument("--steps", type=int, default=3500)

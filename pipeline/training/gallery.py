@@ -6,7 +6,7 @@ averaged in the low frequencies, pores and lashes come from a single source (an 
 blur), hair and clothes from another one, mirrored. The astronaut is NASA's public-domain picture of Eileen
 Collins that scikit-image carries.
 
-    python -m pipeline.training.gallery --data ../shared/data --landmarks runs/landmarks/portraits.npz
+    python -m pipeline.training.gallery --data DATA --landmarks runs/landmarks/portraits.npz
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--landmarks", type=Path, default=Path("runs/landmarks/portraits.npz"))
     parser.add_argument("--out", type=Path, default=Path("pipeline/weights/portrait_256/portraits"))
     arguments = parser.parse_args()

@@ -224,7 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--landmarks", type=Path, required=True)
     parser.add_argument("--corpus", required=True, help="grid_train or grid_val")
     parser.add_argument("--stride", type=int, default=1, help="fit every n-th clip, mark the others invalid")

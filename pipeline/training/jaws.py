@@ -4,7 +4,7 @@ Teeth, gums and tongue of the neutral head are rendered from the front, eight ti
 shaded by light from the front and above, by how narrow the gaps are and by how far behind the incisors a place is. The
 pictures hold colours as under full light; a portrait's own light and the lips' shadow are laid on when it speaks.
 
-    python -m pipeline.training.jaws --data ../shared/data --model portrait_256 --out runs/portrait_256
+    python -m pipeline.training.jaws --data DATA --model portrait_256 --out runs/portrait_256
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="portrait_256", help="the model whose jaws are drawn anew")
     parser.add_argument("--out", type=Path, default=Path("runs/portrait_256"))
     parser.add_argument(

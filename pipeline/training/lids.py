@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--portraits", type=Path, default=Path("runs/portraits.npz"))
     parser.add_argument("--model", default="portrait_256", help="the model whose lids are set")
     parser.add_argument("--out", type=Path, default=Path("runs/portrait_256"))

@@ -5,7 +5,7 @@ motions cause (lips and lids weighted up), then the head pose. Components are pa
 telling motions are not drowned. z = 0 is the portrait at rest. Training time only: the product gets z from the
 denoiser (speech) or from the MotionEncoder (pixels).
 
-    python -m pipeline.training.motion_basis --data ../shared/data
+    python -m pipeline.training.motion_basis --data DATA
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/basis.npz"))
     parser.add_argument("--recorded", type=Path, default=Path("runs/motion/grid_train.npz"))
     parser.add_argument("--latent-size", type=int, default=40)

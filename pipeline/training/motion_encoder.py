@@ -111,7 +111,7 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, default=Path("configs/train/motion_encoder.yaml"))
     parser.add_argument("--model", type=Path, default=MODEL, help="another network: configs/model/*.yaml")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     names = tuple(expression_names(arguments.data))

@@ -3,7 +3,7 @@
 Training time only. Input: portraits and their MediaPipe landmarks (`pipeline.training.landmarks`). Output
 `runs/portraits.npz`: crops [P,384,384,3] u8 and, per portrait, the fit that `pipeline.training.rig` renders from.
 
-    python -m pipeline.training.portrait_fit --data ../shared/data --landmarks runs/landmarks/portraits.npz
+    python -m pipeline.training.portrait_fit --data DATA --landmarks runs/landmarks/portraits.npz
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--landmarks", type=Path, default=Path("runs/landmarks/portraits.npz"))
     parser.add_argument("--out", type=Path, default=Path("runs/portraits.npz"))
     arguments = parser.parse_args()

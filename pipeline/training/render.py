@@ -4,7 +4,7 @@ Writes `runs/renders/`: rgb [P,K,256,256,3] u8, grid [P,K,128,128,2] f16 (where 
 interior [P,K,128,128] u8 and motion [P,K,62] f32 as .npy files that are read memory-mapped. Motion 0 of every
 portrait is the portrait itself.
 
-    python -m pipeline.training.render --data ../shared/data --motions 22
+    python -m pipeline.training.render --data DATA --motions 22
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--portraits", type=Path, default=Path("runs/portraits.npz"))
     parser.add_argument("--recorded", type=Path, default=Path("runs/motion/grid_train.npz"))
     parser.add_argument("--out", type=Path, default=Path("runs/renders"))

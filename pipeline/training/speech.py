@@ -3,7 +3,7 @@
 Fields: audio int16 [frames * 640], offsets [clips + 1] in frames, names [clips]; for Kokoro also phonemes
 int16 [frames * 2] (20 ms units, index into phoneme_names).
 
-    python -m pipeline.training.speech --data ../shared/data
+    python -m pipeline.training.speech --data DATA
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     data, out = arguments.data, arguments.runs / "speech"
@@ -106,11 +106,12 @@ def main() -> None:
     del clips[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     write(out / "kokoro_val.npz", held_out, names)
     write(out / "kokoro_train.npz", clips, names)
+    # PhilippMatthes/dc_tts: one voice that reads texts of LJSpeech, hence the folder's name.
     real = []
-    for file in tqdm(sorted((data / "ljspeech").glob("*.opus")), desc="LJSpeech"):
+    for file in tqdm(sorted((data / "ljspeech").glob("*.opus")), desc="dc_tts"):
         audio = decode(file)
         real.append(Clip(file.stem, audio, -(-len(audio) // SAMPLES_PER_FRAME)))
-    write(out / "ljspeech.npz", real)
+    write(out / "dc_tts.npz", real)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ gap, jaw and lip shapes towards its viseme with a strength that rises and falls 
 quick and the jaw is slow; the rig's lips then get exactly the gap that was planned, so lips meet over a jaw
 that is still open (p, b, m). Also makes idle clips: a listener's motion with the noise of a quiet room.
 
-    python -m pipeline.training.speech_motion --data ../shared/data
+    python -m pipeline.training.speech_motion --data DATA
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, help="folder of the result; RUNS/motion if not given")
     parser.add_argument("--corpora", nargs="*", default=["kokoro_val", "kokoro_train"])

@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/train/student.yaml"))
     parser.add_argument("--method", help="another method than the config's, to compare on the same budget")
     parser.add_argument("--name", default="student", help="folder below --runs that is written")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -251,7 +251,7 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, default=Path("configs/train/teacher.yaml"))
     parser.add_argument("--model", type=Path, help="a wider network: configs/model/*.yaml")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from stream.errors import ForbiddenError
 from stream.server import Server
+from stream.socket_session import NOT_RECORDED
 
 router = APIRouter()
 
@@ -50,7 +51,7 @@ async def start_recording(
     """Begin to record this session; one that is being recorded goes on."""
     server = _server(request)
     server.guard.check_token(authorization)
-    entry = await server.session(session_id).recorder.start(title)
+    entry = await server.webrtc_session(session_id, NOT_RECORDED).recorder.start(title)
     location = f"/v1/recordings/{entry.id}"
     return JSONResponse(entry.to_dict(), status_code=201, headers={"Location": location})
 
@@ -62,7 +63,7 @@ async def stop_recording(
     """End it; answers when the files are closed. Also fine where none runs."""
     server = _server(request)
     server.guard.check_token(authorization)
-    session = server.session(session_id)
+    session = server.webrtc_session(session_id, NOT_RECORDED)
     server.recordings.check_allowed()
     entries = await session.recorder.stop()
     return {"recordings": [entry.to_dict() for entry in entries]}

@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import av
 import cv2
+import httpx
 import numpy as np
 import pytest
-import uvicorn
 import websockets
 
+from stream.config import LimitsConfig
 from stream.protocol import FPS, SAMPLE_RATE, EncodedFrame, SessionConfig
-from stream.server import create_app
-from tests.loopback.conftest import plain_gallery, quiet_config
+from tests.loopback.conftest import quiet_config
+from tests.loopback.on_port import on_a_port
 
-READY_TIMEOUT_S = 60
+PATH = "/v1/sessions/ws"
 SECONDS = 2.0
 
 
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
-    ready = asyncio.Event()
-    app = create_app(quiet_config(), gallery=plain_gallery(), on_ready=lambda _: ready.set())
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="websockets-sansio")
-    )
-    server.install_signal_handlers = lambda: None  # type: ignore[method-assign]
-    task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(READY_TIMEOUT_S):
-        await ready.wait()
-        while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
-            await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"ws://127.0.0.1:{port}/v1/sessions/ws"
-    server.should_exit = True
-    await task
+    async with on_a_port() as address:
+        yield socket_at(address)
+
+
+def socket_at(address: str) -> str:
+    return address.replace("http", "ws", 1) + PATH
 
 
 def recording() -> np.ndarray:
@@ -127,3 +122,71 @@ async def test_bad_audio_and_foreign_pages_are_refused(url: str) -> None:
     async with websockets.connect(url, origin="http://evil.example") as socket:
         await socket.send("{}")
         assert "evil.example" in json.loads(await socket.recv())["message"]
+
+
+def id_of(ready: str | bytes) -> str:
+    return str(json.loads(ready)["session_id"])
+
+
+def address_of(url: str) -> str:
+    return url.replace("ws://", "http://").removesuffix(PATH)
+
+
+async def test_what_every_session_answers_a_websocket_session_answers(url: str) -> None:
+    async with httpx.AsyncClient(base_url=address_of(url)) as http, websockets.connect(url) as socket:
+        await socket.send('{"portrait": "bob"}')
+        place = f"/v1/sessions/{id_of(await socket.recv())}"
+        for _ in range(2):
+            await socket.send(bytes(SAMPLE_RATE))  # half a second
+        async with asyncio.timeout(20):
+            while (stats := (await http.get(f"{place}/stats")).json())["frames_sent"] < FPS // 2:  # noqa: ASYNC110 - a test polls
+                await asyncio.sleep(0.05)
+        assert stats["portrait"] == "bob"
+        assert stats["media_time_s"] == 1.0
+        assert (await http.get("/healthz")).json()["sessions"] == 1
+        assert (await http.get(f"{place}/chunks")).json() == {"chunks": []}
+        trickle = {"content": "a=mid:0", "headers": {"Content-Type": "application/trickle-ice-sdpfrag"}}
+        for refused in (
+            await http.patch(place, **trickle),
+            await http.post(f"{place}/recording", json={"title": "x"}),
+            await http.delete(f"{place}/recording"),
+        ):
+            assert refused.status_code == 409
+            assert "WebSocket" in refused.json()["error"]["message"]
+        assert (await http.delete(place)).status_code == 204
+        assert (await last_message(socket))["code"] == "session_closed"
+        assert (await http.get(f"{place}/stats")).status_code == 404
+        assert (await http.get("/healthz")).json()["sessions"] == 0
+
+
+async def last_message(socket: websockets.ClientConnection) -> dict[str, object]:
+    """What the server says last, after all frames."""
+    text = "{}"
+    async with asyncio.timeout(20):
+        with contextlib.suppress(websockets.ConnectionClosedError):  # its code is not 1000
+            async for message in socket:
+                text = message if isinstance(message, str) else text
+    return dict(json.loads(text))
+
+
+async def test_a_session_ends_when_its_minutes_are_over() -> None:
+    config = replace(quiet_config(), limits=LimitsConfig(session_minutes=1 / 60))
+    async with on_a_port(config) as address, websockets.connect(socket_at(address)) as socket:
+        await socket.send("{}")
+        assert json.loads(await socket.recv())["type"] == "ready"
+        assert (await last_message(socket))["code"] == "time_limit"
+
+
+async def test_messages_beyond_those_of_a_second_are_ignored_but_not_the_end() -> None:
+    config = replace(quiet_config(), limits=LimitsConfig(messages_per_second=5))
+    async with on_a_port(config) as address, websockets.connect(socket_at(address)) as socket:
+        await socket.send("{}")
+        for number in range(200):
+            await socket.send(json.dumps({"type": "ping", "id": number}))
+        await socket.send(json.dumps({"type": "end"}))
+        async with asyncio.timeout(20):
+            kinds = Counter([json.loads(message)["type"] async for message in socket])
+    # Usually all of it falls into one second; where a second ends in between, 5 more are answered.
+    assert 5 <= kinds["pong"] < 50
+    assert kinds["notice"] == kinds["pong"] // 5
+    assert kinds["end"] == 1

@@ -262,5 +262,6 @@ def test_a_judge_python_that_does_not_exist(tmp_path: Path) -> None:
 def test_command_reports_a_missing_model(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    assert command.run(parser.parse_args(["--model", "no_such_model", "--out", str(tmp_path)])) == 2
+    words = ["--model", "no_such_model", "--data", str(tmp_path), "--out", str(tmp_path)]
+    assert command.run(parser.parse_args(words)) == 2
     assert "no bundled model named 'no_such_model'" in caplog.text

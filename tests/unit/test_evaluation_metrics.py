@@ -53,6 +53,25 @@ def test_unrelated_and_still_lips_do_not_correlate() -> None:
     assert lips.correlation(talking(), np.full(FRAMES, 0.01)) == 0.0
 
 
+@pytest.mark.parametrize("kind", ["still", "unrelated"])
+def test_lips_that_do_not_follow_have_no_lag(kind: str) -> None:
+    others = [talking(seed=seed) for seed in range(10, 20)]
+    measured = [np.full(FRAMES, 0.01)] * 10 if kind == "still" else others
+    pairs = [(talking(seed=seed), one) for seed, one in enumerate(measured)]
+    found = lips.lip_sync([lips.correlation_over_lags(reference, one, 8) for reference, one in pairs])
+    assert found.peak < lips.LEAST_PEAK
+    assert np.isnan(found.lag_frames)
+    assert found.clips == 10
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3])
+def test_a_lag_is_given_from_the_least_correlation_on(share: float) -> None:
+    curve = np.zeros(17)
+    curve[9:12] = share * np.array([0.5, 1.0, 0.5])
+    lag = lips.lip_sync([curve]).lag_frames
+    assert np.isnan(lag) if share < lips.LEAST_PEAK else lag == pytest.approx(2.0)
+
+
 def test_too_short_for_the_lag_is_an_error() -> None:
     with pytest.raises(ValueError, match="too few"):
         lips.correlation_over_lags(talking(10), talking(10), 5)

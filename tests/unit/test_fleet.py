@@ -64,6 +64,19 @@ def test_a_fleet_makes_what_its_sessions_make_alone(make: object, hop: int, righ
     assert fleet.settled
 
 
+def test_a_fleet_holds_each_portraits_basis_once() -> None:
+    """Only the maps are kept per frame; the basis, the places and the seat, which are most of the memory, are not."""
+    pipe = tiny_pipeline()
+    window = pipe.window_spec(4, 2)
+    states = [pipe.init_state(plain_portrait(seed=seed), window=window, seed=seed) for seed in range(3)]
+    held = Fleet(pipe, states)._features
+    for name, part in held._asdict().items():
+        wanted = torch.cat([getattr(state.features, name) for state in states])
+        if name.startswith("map"):
+            wanted = wanted.repeat_interleave(4, 0)
+        torch.testing.assert_close(part, wanted, atol=0, rtol=0)
+
+
 def test_a_fleet_keeps_its_sessions_together() -> None:
     pipe = tiny_pipeline()
     window = pipe.window_spec()

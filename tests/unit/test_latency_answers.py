@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from scipy.stats import theilslopes
 
 from client.latency.lips import find_openings
 from client.latency.probe import LEAD_S, Probe, make_probe
@@ -11,6 +14,8 @@ from client.latency.sounds import find_sounds
 from client.latency.statistics import permutation_p, slope, summary
 from stream.protocol import FPS
 from tests.unit.recorded import recorded
+
+Measured = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 
 
 @pytest.fixture(scope="module", params=["syllables", "clicks"])
@@ -143,6 +148,47 @@ def test_percentiles_come_with_an_interval_that_holds_the_truth() -> None:
         assert got["p50"] < got["p95"] < got["p99"] <= got["max"]
     assert inside >= 34, "a 95 % interval"
     assert summary(np.array([np.nan])) == {"count": 0}
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        lambda rng, truth: truth + rng.normal(0, 10, len(truth)),
+        lambda rng, truth: truth + 3 * rng.standard_t(1.5, len(truth)),  # outliers
+        lambda rng, truth: np.round(truth + rng.normal(0, 100, len(truth)), -2),  # ties
+    ],
+    ids=["normal", "outliers", "ties"],
+)
+def test_the_interval_of_the_slope_holds_the_true_slope_as_often_as_it_says(measured: Measured) -> None:
+    rng = np.random.default_rng(2)
+    times = np.sort(rng.uniform(0, 10, 60))
+    inside, rounds = 0, 300
+    for _ in range(rounds):
+        found = slope(times, measured(rng, 5 + 100 * times))
+        low, high = found["interval"]
+        assert low <= found["slope"] <= high
+        inside += low <= 100 <= high
+    assert 0.92 <= inside / rounds <= 0.98
+
+
+@pytest.mark.parametrize("decimals", [0, 9], ids=["ties", "no_ties"])
+def test_slope_and_interval_are_those_of_scipy(decimals: int) -> None:
+    rng = np.random.default_rng(4)
+    times = np.arange(80.0) // (2 if decimals == 0 else 1)
+    values = np.round(30 * times + rng.normal(0, 300, 80), decimals)
+    theirs, found = theilslopes(values, times, 0.95), slope(times, values)
+    ours = [found["slope"], *found["interval"]]
+    assert ours == pytest.approx([theirs.slope, theirs.low_slope, theirs.high_slope], abs=0.01)
+
+
+def test_the_slope_of_many_values_and_of_too_few() -> None:
+    rng = np.random.default_rng(3)
+    times = np.arange(30_000.0)
+    found = slope(times, 7 - 2 * times + rng.normal(0, 50, len(times)))
+    assert found["count"] == 30_000
+    assert found["slope"] == pytest.approx(-2, abs=0.01)
+    assert slope(times[:7], times[:7]) == {"count": 7}
+    assert slope(np.zeros(50), times[:50]) == {"count": 50}, "at one time there is no slope"
 
 
 def test_drift_is_found_and_chance_is_not_taken_for_a_change() -> None:

@@ -130,7 +130,7 @@ def runs(tmp_path: Path) -> Path:
     (tmp_path / "motion").mkdir()
     (tmp_path / "whisper").mkdir()
     (tmp_path / "speech").mkdir()
-    for name in ("kokoro_train", "kokoro_val", "grid_train", "ljspeech"):
+    for name in ("kokoro_train", "kokoro_val", "grid_train", "dc_tts"):
         labels = np.repeat(rng.integers(3, 6, 20), 8) if name.startswith("kokoro") else None
         sound = rng.normal(0, 3000, 80 * 640).astype(np.int16)
         clips = [speech.Clip("one", sound, 80, labels)]

@@ -57,5 +57,5 @@ def test_a_variant_that_changes_the_picture_is_found_out(monkeypatch: pytest.Mon
 def test_a_missing_package_is_a_sentence(package: str) -> None:
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed here")
-    with pytest.raises(Unavailable, match=r"talkalong\[variants\]"):
+    with pytest.raises(Unavailable, match=r"pip install -e '\.\[variants\]'"):
         variants._package(package)

@@ -140,7 +140,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
         return original(name, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("builtins.__import__", broken)
-    with pytest.raises(DeviceError, match=r"pip install 'talkalong\[camera\]'.*--no-camera"):
+    with pytest.raises(DeviceError, match=r"pip install -e '\.\[camera\]'.*--no-camera"):
         virtual_camera.pyvirtualcam()
 
 
