@@ -95,6 +95,7 @@ NOT_RUN = (
 
 # Exit statuses other than 0 that are right here.
 STATUSES = (
+    (r"talkalong serve", {130}, "ended by Ctrl-C"),
     (r"latency (?!compare)", {3}, "so short a run, on a busy machine, is told to be unfit"),
     (r"bench --only", {3}, "as above"),
     (r"doctor", {1}, "a machine of tests has neither microphone nor a fast processor"),
