@@ -128,12 +128,14 @@ def block_commands(block: Block) -> Iterator[Command]:
 
 
 def is_command(text: str) -> bool:
-    """A program with something to do. `talkalong serve`, without options, only names the command."""
+    """A program with something to do. `talkalong serve` and `python -m module`, without options, only name it."""
     words = text.split()
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words.pop(0)
     if not words or words[0].rpartition("/")[2] not in PROGRAMS:
         return False
+    if words[:2] == ["python", "-m"]:
+        return len(words) > 3
     return len(words) > 2 or (len(words) == 2 and words[0] != "talkalong")
 
 

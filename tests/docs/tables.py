@@ -77,7 +77,7 @@ SHORTER = (
 PARSED = (
     Row(r"^python -m pipeline\.training\.", "takes the corpora and hours; tests/unit runs its stages on data "
         "made for them"),
-    Row(r"^talkalong evaluate |^python -m pipeline\.evaluation$",
+    Row(r"^talkalong evaluate ",
         "needs held-out recordings and MediaPipe; tests/unit/test_evaluation.py and test_studies.py run it whole"),
     Row(r"^talkalong latency .*--self-test",
         "six receivers at once for half a minute; tests/loopback/test_latency_self_test.py runs it whole"),

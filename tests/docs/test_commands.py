@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import re
 import subprocess
 import tomllib
@@ -109,8 +110,6 @@ def parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespa
     else:
         assert words[:2] == ["python", "-m"]
         module = importlib.import_module(words[2])
-        if hasattr(module, "__path__"):
-            module = importlib.import_module(f"{words[2]}.command")
         start, argv = module.main, words[2:]
     monkeypatch.setattr("sys.argv", argv)
     with pytest.raises(Parsed) as parsed:
@@ -165,6 +164,8 @@ def test_commands_that_are_only_named_exist() -> None:
         for span in spans(document):
             if span.text.startswith("talkalong "):
                 assert span.text.split()[1] in cli.COMMANDS, f"{span}: {span.text}"
+            if span.text.startswith("python -m "):
+                assert importlib.util.find_spec(span.text.split()[2]) is not None, f"{span}: {span.text}"
 
 
 def test_a_command_is_run_unless_a_table_says_why_not() -> None:
