@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -96,6 +97,8 @@ class Loudspeaker:
     """A running output that is written to; the constructor raises `DeviceError`."""
 
     def __init__(self, device: Device = None) -> None:
+        self._in_use = threading.Lock()  # PortAudio crashes where a stream is closed under a write
+
         def options(rate: int, channels: int) -> dict[str, Any]:
             self._theirs = ToDevice(rate, channels)
             return {"latency": "low"}
@@ -105,12 +108,16 @@ class Loudspeaker:
     def write(self, pcm: Pcm) -> None:
         """int16 [N], 48 kHz mono; blocks while the device's buffer is full. Raises `DeviceError` once it is gone."""
         try:
-            self._stream.write(self._theirs.push(pcm))
+            with self._in_use:
+                if not self._stream.closed:
+                    self._stream.write(self._theirs.push(pcm))
         except sound().PortAudioError as error:
             raise _broken("loudspeaker", error) from error
 
     def close(self) -> None:
-        self._stream.close()
+        """Waits for a write that is going on; later ones do nothing."""
+        with self._in_use:
+            self._stream.close()
 
 
 class Output:

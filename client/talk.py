@@ -273,7 +273,7 @@ class Speaker:
         assert self._task is not None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        self._loudspeaker.close()
+        await asyncio.to_thread(self._loudspeaker.close)  # a cancelled task leaves its write in its thread
 
     def play(self, pcm: npt.NDArray[np.int16]) -> None:
         if self._queue.full():

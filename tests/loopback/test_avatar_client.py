@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import fractions
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import av
@@ -21,7 +21,7 @@ from client.peer import AvatarClient
 from client.timeline import Moment
 from stream import aiortc_patches
 from stream.protocol import AUDIO_LEAD_S, FPS, SAMPLE_RATE, ControlValues
-from tests.loopback.real_time import require_real_time
+from tests.loopback.real_time import in_real_time
 
 PACKET = SAMPLE_RATE // 50
 PERIOD_FRAMES = 20
@@ -148,6 +148,12 @@ def client(server: FlashServer) -> AvatarClient:
     return AvatarClient("http://test", transport=httpx.MockTransport(server.answer))
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - a test polls
+            await asyncio.sleep(0.01)
+
+
 async def collect(avatar: AvatarClient, count: int) -> list[Moment]:
     moments: list[Moment] = []
     async for moment in avatar:
@@ -157,17 +163,16 @@ async def collect(avatar: AvatarClient, count: int) -> list[Moment]:
     return moments
 
 
+@in_real_time
 async def test_flash_and_clap_meet_and_the_session_is_ended(server: FlashServer) -> None:
     async with client(server) as avatar:
         moments = await asyncio.wait_for(collect(avatar, 25), 30)
-        begun = time.monotonic()
         moments += await asyncio.wait_for(collect(avatar, 125), 30)
-        wall_s = time.monotonic() - begun
         avatar.set_controls(ControlValues(expressiveness=1.5, head_motion=0.0))
-        await asyncio.sleep(0.1)
+        controls = '{"type": "controls", "expressiveness": 1.5, "head_motion": 0.0, "gaze": 1.0}'
+        await until(lambda: controls in server.messages)
         assert avatar.stats["fps_sent"] == 25.0
     assert [moment.index for moment in moments] == list(range(moments[0].index, moments[0].index + 150))
-    require_real_time(media_s=125 / FPS, wall_s=wall_s)
     flashes = [moment.index for moment in moments if moment.picture.mean() > 128]
     assert len(flashes) >= 4
     pcm = np.concatenate([moment.pcm for moment in moments]).astype(float)
@@ -178,17 +183,21 @@ async def test_flash_and_clap_meet_and_the_session_is_ended(server: FlashServer)
         nearest = claps[np.argmin(np.abs(claps - start))]
         skew_ms = (nearest - start) * 1_000 / SAMPLE_RATE
         assert abs(skew_ms) < 30, f"clap {skew_ms:.0f} ms after its flash"
-    assert server.ended == ["/v1/sessions/1"]
-    assert '{"type": "controls", "expressiveness": 1.5, "head_motion": 0.0, "gaze": 1.0}' in server.messages
+    assert server.ended[-1] == "/v1/sessions/1"
 
 
 async def test_what_is_pushed_arrives(server: FlashServer) -> None:
     tone = (8_000 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.int16)
     async with client(server) as avatar:
-        await asyncio.wait_for(avatar.push(tone), 5)
-        await asyncio.sleep(1.0)
-    loud = sum(len(piece) for piece in server.heard if np.abs(piece).max() > 4_000) / 2  # stereo
-    assert 0.9 * SAMPLE_RATE < loud < 1.1 * SAMPLE_RATE
+        await asyncio.wait_for(avatar.push(tone), 30)
+        await until(lambda: loud_samples(server) > 0.9 * SAMPLE_RATE)
+        heard = len(server.heard)
+        await until(lambda: len(server.heard) > heard + 25)
+    assert loud_samples(server) < 1.1 * SAMPLE_RATE
+
+
+def loud_samples(server: FlashServer) -> float:
+    return sum(len(piece) for piece in server.heard if np.abs(piece).max() > 4_000) / 2  # stereo
 
 
 async def test_a_session_that_breaks_says_so(server: FlashServer) -> None:
@@ -205,8 +214,7 @@ async def test_a_full_server_is_a_sentence_and_leaves_nothing_behind(server: Fla
     with pytest.raises(ServerRefusedError, match="places"):
         async with client(server):
             pytest.fail("a full server must not let anybody in")
-    await asyncio.sleep(0.1)
-    assert set(asyncio.all_tasks()) == before
+    await until(lambda: set(asyncio.all_tasks()) == before)
 
 
 async def test_talk_plays_a_file_and_records_the_answer(
@@ -224,6 +232,6 @@ async def test_talk_plays_a_file_and_records_the_answer(
     options = talk.TalkOptions(server="http://test", audio=source, record=record, mute=True)
     frames = await asyncio.wait_for(talk.run_talk(options, show=lines.append), 20)
     assert frames > FPS
-    assert "25.0 fps" in lines[0]
+    assert any("25.0 fps" in line for line in lines)
     with av.open(str(record)) as container:
         assert sum(1 for _ in container.decode(video=0)) == frames

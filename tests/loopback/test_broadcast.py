@@ -17,7 +17,8 @@ from stream.protocol import AUDIO_LEAD_S
 from tests.loopback.broadcasting import SDP, Source, Watcher, offer_of
 from tests.loopback.conftest import Running, StartServer, quiet_config, start
 from tests.loopback.peer import Peer
-from tests.loopback.test_session import SKEW_S, names, talk
+from tests.loopback.real_time import in_real_time
+from tests.loopback.test_session import SKEW_S, gone, names, talk
 
 # Sound is sent that much earlier, as its sender reports say; it is measured once its packet of 20 ms is complete.
 SENT_LEAD_S = AUDIO_LEAD_S - 0.02
@@ -32,11 +33,12 @@ def shared(running: Running, source: Source, codec: str = "H264") -> SharedVideo
     return running.server.broadcasts.get(source.whep.removeprefix("/whep/")).video(codec)
 
 
+@in_real_time
 @pytest.mark.parametrize("codec", ["video/H264", "video/VP8"])
 async def test_viewers_see_and_hear_the_source_together(running: Running, codec: str) -> None:
     async with Source(running.http, query="?portrait=bob&seed=5", with_picture=True) as source:
         async with Watcher(running.http, source, codec=codec) as early:
-            await asyncio.sleep(1.0)
+            await early.until(lambda: len(early.pictures) > 20)
             async with Watcher(running.http, source, codec=codec) as late:
                 first = late.pictures[0][0] - late.offered_at
                 begin, end = await talk(late, 6.0)
@@ -58,19 +60,21 @@ async def test_viewers_see_and_hear_the_source_together(running: Running, codec:
         assert first < 1.0
         assert stats["reanchors"] == 0
         assert 22 < stats["fps_sent"] < 28
-        await asyncio.sleep(0.1)
+        await gone(lambda: running.server.audience.viewers)
         assert (await running.http.get(stats_of(source))).json()["viewers"] == 0
 
 
+@in_real_time
 async def test_a_lost_picture_is_mended_by_a_key_frame_for_all(running: Running) -> None:
     async with Source(running.http) as source, Watcher(running.http, source) as watcher:
-        await asyncio.sleep(1.0)
+        await watcher.until(lambda: len(watcher.pictures) > 20)
         encoder = shared(running, source)
-        before = encoder.key_frames
-        for _ in range(10):  # a storm of requests makes one key frame, not ten
-            await watcher.video.receiver._send_rtcp_pli(watcher_ssrc(watcher))
-        await watcher.until(lambda: encoder.key_frames > before, timeout_s=3)
-        await asyncio.sleep(0.6)
+        before, encoded = encoder.key_frames, encoder.encoded
+        ssrc = watcher_ssrc(watcher)
+        # A storm of requests makes one key frame, not ten.
+        await asyncio.gather(*(watcher.video.receiver._send_rtcp_pli(ssrc) for _ in range(10)))
+        await watcher.until(lambda: encoder.key_frames > before)
+        await watcher.until(lambda: encoder.encoded > encoded + 15)
         assert before < encoder.key_frames <= before + 2
 
 
@@ -79,6 +83,7 @@ def watcher_ssrc(watcher: Watcher) -> int:
     return int(next(iter(remote._RTCRtpReceiver__remote_streams)))
 
 
+@in_real_time
 async def test_a_session_of_the_page_can_be_watched_too(running: Running) -> None:
     async with Peer(running.http) as peer:
         offered = await running.http.get(f"{peer.location}/stats")
@@ -99,7 +104,7 @@ async def test_when_the_source_leaves_viewers_end_and_the_name_is_free_again(run
         assert source.whep == "/whep/studio-1"
         async with Watcher(running.http, source) as watcher:
             assert (await running.http.delete(source.location)).status_code == 200
-            await watcher.until(lambda: watcher.pc.connectionState == "closed", timeout_s=5)
+            await watcher.until(lambda: watcher.pc.connectionState == "closed")
             assert running.server.audience.viewers == {}
             assert running.server.sessions == {}
             async with Source(running.http, query="?stream=studio-1") as back, Watcher(running.http, back):
@@ -142,7 +147,8 @@ async def test_nothing_is_left_of_a_broadcast(start_server: StartServer, end: st
         watchers = [Watcher(running.http, source) for _ in range(2)]
         for watcher in watchers:
             await watcher.__aenter__()
-        await asyncio.sleep(0.5)
+        for watcher in watchers:
+            await watcher.until(lambda watcher=watcher: len(watcher.pictures) > 10)
         if end == "client":
             for watcher in watchers:
                 await watcher.__aexit__(None, None, None)
@@ -155,8 +161,7 @@ async def test_nothing_is_left_of_a_broadcast(start_server: StartServer, end: st
                 await watcher.pc.close()
                 await asyncio.gather(*watcher._tasks, return_exceptions=True)
             await source.pc.close()
-    await asyncio.sleep(0.1)
     del watchers, watcher, source, running
-    assert names(asyncio.all_tasks()) == []
-    assert [thread.name for thread in threading.enumerate() if "decoder" in thread.name] == []
-    assert len(os.listdir("/proc/self/fd")) <= before
+    await gone(lambda: names(asyncio.all_tasks()))
+    await gone(lambda: [thread.name for thread in threading.enumerate() if "decoder" in thread.name])
+    await gone(lambda: max(0, len(os.listdir("/proc/self/fd")) - before))

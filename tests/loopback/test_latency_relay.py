@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 
@@ -34,7 +33,7 @@ def candidate(sdp: str) -> tuple[str, int]:
 
 
 async def receive(where: socket.socket) -> bytes:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         return await asyncio.get_running_loop().sock_recv(where, 2_048)
 
 
@@ -85,14 +84,19 @@ async def lost(seed: int) -> list[int]:
     for number in range(200):
         call.browser.sendto(b"%d" % number, call.to_server)
         await asyncio.sleep(0.001)
-    call.browser.sendto(b"last", call.to_server)
     got = set()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0.2):
-            while (data := await asyncio.get_running_loop().sock_recv(call.server, 64)) != b"last":
-                got.add(int(data))
+    async with asyncio.timeout(20):
+        reading = asyncio.create_task(_read_until_last(call.server, got))
+        while not reading.done():  # the last one may be lost as well
+            call.browser.sendto(b"last", call.to_server)
+            await asyncio.sleep(0.005)
     call.hang_up()
     return sorted(set(range(200)) - got)
+
+
+async def _read_until_last(where: socket.socket, got: set[int]) -> None:
+    while (data := await asyncio.get_running_loop().sock_recv(where, 64)) != b"last":
+        got.add(int(data))
 
 
 async def test_the_same_packets_are_lost_in_every_run() -> None:
@@ -107,12 +111,16 @@ async def test_a_delay_is_there_in_each_direction() -> None:
     call.browser.sendto(b"known", call.to_server)
     await receive(call.server)
     call.relay.impair()
-    started = time.monotonic()
-    call.browser.sendto(b"question", call.to_server)
-    assert await receive(call.server) == b"question"
-    call.server.sendto(b"answer", call.to_browser)
-    assert await receive(call.browser) == b"answer"
-    assert 0.078 < time.monotonic() - started < 0.2
+    took = []
+    while not took or min(took) > 0.1:  # a busy machine may add to each, but not to all
+        started = time.monotonic()
+        call.browser.sendto(b"question", call.to_server)
+        assert await receive(call.server) == b"question"
+        call.server.sendto(b"answer", call.to_browser)
+        assert await receive(call.browser) == b"answer"
+        took.append(time.monotonic() - started)
+        assert len(took) < 100, f"the quickest of 100 took {min(took):.3f} s"
+    assert min(took) > 0.078
     call.hang_up()
 
 

@@ -276,7 +276,9 @@ async def test_too_much_at_once_is_refused(tmp_path: Path) -> None:
     gallery._prepare_upload = slow  # type: ignore[assignment]
     async with light(gallery) as http:
         waiting = [asyncio.create_task(upload(http, picture(), draft="1")) for _ in range(4)]
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(20):
+            while gallery._preparing < len(waiting):  # noqa: ASYNC110 - a test polls
+                await asyncio.sleep(0.01)
         check(await upload(http, picture(), draft="1"), 503, "busy", "again")
         release.set()
         assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {201}

@@ -24,6 +24,7 @@ from stream.recordings.recording_file import SLOT_SAMPLES
 from stream.recordings.recording_folder import RecordingFolder
 from tests.loopback.conftest import Running, StartServer, quiet_config
 from tests.loopback.peer import AMPLITUDE, STEP_S, TONE_HZ, Peer
+from tests.loopback.real_time import in_real_time
 from tests.unit.played import Played
 
 
@@ -56,14 +57,31 @@ async def recordings(running: Running, **options: Any) -> list[dict[str, Any]]:
     return entries
 
 
+def one_more(place: Path) -> Path:
+    """An empty folder for each attempt."""
+    folder = place / str(len(os.listdir(place)))
+    folder.mkdir()
+    return folder
+
+
+async def recorded(peer: Peer, seconds: float) -> dict[str, Any]:
+    """The recording's figures once it is so long."""
+    async with asyncio.timeout(60):
+        while (stats := (await peer.stats())["recording"])["seconds"] < seconds:  # noqa: ASYNC110 - a test polls
+            await asyncio.sleep(0.1)
+    figures: dict[str, Any] = stats
+    return figures
+
+
+@in_real_time
 async def test_a_session_is_recorded_in_step_and_its_peer_knows(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    async with start_server(recording_config(tmp_path)) as running, Peer(running.http, seed=4) as peer:
+    folder = one_more(tmp_path)
+    async with start_server(recording_config(folder)) as running, Peer(running.http, seed=4) as peer:
         peer.send({"type": "recording", "on": True, "title": "Über\nuns"})
         await peer.until(lambda: "recording_started" in peer.notices())
-        await asyncio.sleep(8.0)
-        stats = (await peer.stats())["recording"]
+        stats = await recorded(peer, 6.5)
         assert [entry["state"] for entry in await recordings(running)] == ["recording"]
         peer.send({"type": "recording", "on": False})
         await peer.until(lambda: "recording_stopped" in peer.notices())
@@ -79,7 +97,7 @@ async def test_a_session_is_recorded_in_step_and_its_peer_knows(
     assert entry == told[1]["recording"]
     assert (entry["state"], entry["title"], entry["portrait"]) == ("complete", "Über uns", "Ada")
     assert (head.status_code, head.content) == (206, b"ftyp")
-    path = tmp_path / f"{entry['id']}.mp4"
+    path = folder / f"{entry['id']}.mp4"
     assert whole.content == path.read_bytes()
     assert len(whole.content) == entry["bytes"]
     with av.open(io.BytesIO(whole.content)) as container:
@@ -112,7 +130,7 @@ async def test_http_starts_and_stops_and_deletes(start_server: StartServer, tmp_
             await peer.until(lambda: "recording_started" in peer.notices())
             refused = await running.http.delete(begun.headers["location"])
             assert refused.json()["error"]["code"] == "recording_running"
-            await asyncio.sleep(1.0)
+            await recorded(peer, 0.5)
             ended = await running.http.delete(f"{peer.location}/recording")
             (entry,) = ended.json()["recordings"]
             assert entry["state"] == "complete"
@@ -144,8 +162,8 @@ async def test_every_session_can_be_recorded_and_is_kept_when_it_ends(
             peer.send({"type": "recording", "on": False})
             assert (await running.http.delete(f"{peer.location}/recording")).status_code == 403
             await peer.until(lambda: "recording_off" in peer.notices())
-            await asyncio.sleep(2.0)
-        async with asyncio.timeout(10):
+            await recorded(peer, 1.6)
+        async with asyncio.timeout(20):
             while running.server.sessions:  # noqa: ASYNC110 - a test polls
                 await asyncio.sleep(0.05)
         (entry,) = await recordings(running)
@@ -234,14 +252,16 @@ async def test_without_a_token_only_the_own_machine_sees_the_list(
             assert (await stranger.delete("/v1/recordings/x")).status_code == 403
 
 
+@in_real_time
 async def test_the_client_records_in_step_as_well(start_server: StartServer, tmp_path: Path) -> None:
     """The same session, recorded here and there."""
     steps = np.random.default_rng(9).random(60) < 0.4
     n = np.arange(len(steps) * round(STEP_S * SAMPLE_RATE))
     pcm = (AMPLITUDE * np.sin(2 * np.pi * TONE_HZ * n / SAMPLE_RATE)).astype(np.int16)
     pcm *= np.repeat(steps, round(STEP_S * SAMPLE_RATE))
-    path = tmp_path / "talk.mp4"
-    async with start_server(recording_config(tmp_path / "there", every_session=True)) as running:
+    folder = one_more(tmp_path)
+    path = folder / "talk.mp4"
+    async with start_server(recording_config(folder / "there", every_session=True)) as running:
         transport = httpx.ASGITransport(running.http._transport.app)  # type: ignore[attr-defined]
         with Recorder(path) as recorder:
             async with AvatarClient("http://testserver", transport=transport) as avatar:
@@ -253,5 +273,5 @@ async def test_the_client_records_in_step_as_well(start_server: StartServer, tmp
                         break
                 speaking.cancel()
                 await asyncio.gather(speaking, return_exceptions=True)
-    for file in (path, next((tmp_path / "there").glob("*.mp4"))):
+    for file in (path, next((folder / "there").glob("*.mp4"))):
         assert abs(skew_ms(Played(file))) <= 20, file

@@ -134,7 +134,7 @@ async def test_a_killed_process_comes_back_and_the_session_goes_on(
 
 
 async def test_a_process_that_hangs_is_replaced(portrait: Portrait) -> None:
-    config = ModelConfig(factory=ENERGY_MOUTH, nice=0, hang_timeout_s=0.6)
+    config = ModelConfig(factory=ENERGY_MOUTH, nice=0, hang_timeout_s=2.0)
     async with ModelEngine(config) as engine:
         session, heard, spec = open_session(engine, portrait)
         pid = engine.pid
@@ -154,16 +154,17 @@ async def test_overload_skips_counted_and_stays_on_time(
     monkeypatch.setenv("ENERGY_MOUTH_STEP_S", "0.2")  # 80 ms of frames take 100 ms even with one step of two
     async with ModelEngine(ModelConfig(factory=ENERGY_MOUTH, nice=0)) as engine:
         session, heard, spec = open_session(engine, portrait)
-        start = time.monotonic()
+        start, queued = time.monotonic(), []
         for index in range(50):
             await asyncio.sleep(max(0.0, start + 0.08 * index - time.monotonic()))
             session.submit(window(spec, index, 0.1), time.monotonic() + 0.05)
+            queued.append(session.queued)
         await until(lambda: session.queued == 0)
         made = [chunk.first_frame // 2 for chunk in heard.chunks]
         assert sorted(made + heard.skipped) == list(range(50))
         assert 5 < len(made) < 48
         assert min(chunk.steps for chunk in heard.chunks) == 1  # first fewer steps, then skips
-        assert time.monotonic() - start < 50 * 0.08 + 1.0  # no growing queue
+        assert max(queued[25:]) <= max(queued[:25]) + 1  # no growing queue
         session.close()
 
 

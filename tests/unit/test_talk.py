@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import threading
 import time
 import types
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -148,6 +150,40 @@ def test_devices_lists_both_kinds_and_the_defaults(monkeypatch: pytest.MonkeyPat
     lines = devices.listing().splitlines()
     assert lines[1].startswith(" >   0  Desk microphone")
     assert lines[3].startswith(" >   1  Headphones")
+
+
+class SlowStream:
+    """Knows whether it was closed while a write was going on, which is where PortAudio crashes."""
+
+    def __init__(self) -> None:
+        self.closed = self.writing = self.closed_under_a_write = False
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def write(self, pcm: np.ndarray) -> None:
+        assert not self.closed
+        self.writing = True
+        self.began.set()
+        self.go_on.wait(10)
+        self.writing = False
+
+    def close(self) -> None:
+        self.closed, self.closed_under_a_write = True, self.writing
+
+
+async def test_the_loudspeaker_is_not_closed_under_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = SlowStream()
+
+    def opened(kind: str, word: str, device: object, options: Callable[[int, int], object]) -> SlowStream:
+        options(SAMPLE_RATE, 1)
+        return stream
+
+    monkeypatch.setattr(devices, "_open", opened)
+    async with talk.Speaker(None, print) as speaker:
+        speaker.play(np.zeros(1920, np.int16))
+        await asyncio.to_thread(stream.began.wait, 10)
+        asyncio.get_running_loop().call_later(0.05, stream.go_on.set)
+    assert stream.closed
+    assert not stream.closed_under_a_write
 
 
 async def test_a_photograph_needs_consent(tmp_path: Path) -> None:
