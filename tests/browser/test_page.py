@@ -4,46 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from measurement import Measurement
-from playwright.async_api import Browser, Page, Response, Route, expect
+from pages import IDLE, LIVE, open_page, sessions_become, sessions_open
+from playwright.async_api import Browser, Response, Route, expect
 from served import ROOT, RunningServer
 
 pytestmark = pytest.mark.timeout(300)  # starting the server is part of the first test
-
-MEASURE = Path(__file__).parent / "measure.js"
-LIVE = '#stage[data-state="live"]'
-IDLE = '#stage[data-state="idle"]'
-
-
-async def open_page(browser: Browser, url: str, *, microphone: bool = True) -> tuple[Page, list[str]]:
-    """A page whose gallery is filled, and the list into which its errors are written."""
-    context = await browser.new_context(permissions=["microphone"] if microphone else [])
-    page = await context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    await page.add_init_script(path=MEASURE)
-    await page.goto(url)
-    await expect(page.locator(".tile[data-id]").first).to_be_visible(timeout=15_000)
-    return page, complaints
-
-
-def sessions_open(server: RunningServer) -> int:
-    with urllib.request.urlopen(f"{server.url}healthz", timeout=5) as answer:
-        return int(json.load(answer)["sessions"])
-
-
-async def sessions_become(server: RunningServer, count: int) -> None:
-    for _ in range(100):
-        if await asyncio.to_thread(sessions_open, server) == count:
-            return
-        await asyncio.sleep(0.1)
-    pytest.fail(f"the server still has {sessions_open(server)} sessions, not {count}")
 
 
 async def test_it_loads_shows_the_gallery_and_asks_nobody_else(

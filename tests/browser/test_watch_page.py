@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from foreign import foreign_page
 from measurement import Measurement
+from pages import REFUSE_SOUND
 from PIL import Image, ImageDraw, ImageFilter
 from playwright.async_api import Browser, Page, expect
 from served import ROOT, RunningServer, has_trained_model
@@ -124,19 +125,6 @@ async def test_a_browser_source_is_never_given_words(
     await screen.wait_for_timeout(3_000)
     assert (await pixels(screen))[..., 3].max() == 0
     await context.close()
-
-
-# What browsers do with sound before the first click. Their own rule is of no use here: each look of Playwright's at the
-# page counts as a click.
-REFUSE_SOUND = """
-const play = HTMLMediaElement.prototype.play;
-let clicked = false;
-addEventListener("pointerdown", () => { clicked = true; }, true);
-HTMLMediaElement.prototype.play = function () {
-  const allowed = this.muted || clicked;
-  return allowed ? play.call(this) : Promise.reject(new DOMException("no click yet", "NotAllowedError"));
-};
-"""
 
 
 async def test_where_sound_needs_a_click_the_page_says_so(
