@@ -21,14 +21,9 @@ export class Trickle {
     this.#connection = connection;
     connection.addEventListener("icecandidate", ({ candidate }) => {
       if (candidate?.candidate) this.#found.push(candidate);
+      this.#complete = candidate === null;
       this.#flush();
     });
-    connection.addEventListener("icegatheringstatechange", () => this.#flush());
-  }
-
-  /** Whether every address has been found and told. */
-  get finished() {
-    return this.#told;
   }
 
   /** The offer, with what has been found by now or a tenth of a second later. */
@@ -40,7 +35,7 @@ export class Trickle {
       look();
     });
     this.#offered = this.#connection.localDescription.sdp;
-    this.#told = /^a=end-of-candidates/m.test(this.#offered);
+    this.#told = this.#connection.iceGatheringState === "complete";
     this.#found = this.#found.filter(({ candidate }) => !this.#offered.includes(candidate));
     return this.#offered;
   }
@@ -52,7 +47,6 @@ export class Trickle {
   }
 
   async #flush() {
-    this.#complete = this.#connection.iceGatheringState === "complete";
     if (!this.#send || this.#sending) return;
     this.#sending = true;
     try {
