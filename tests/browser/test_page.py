@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from measurement import Measurement
 from pages import IDLE, LIVE, open_page, sessions_become, sessions_open
-from playwright.async_api import Browser, Response, Route, expect
+from playwright.async_api import Browser, Page, Response, Route, expect
 from served import ROOT, RunningServer
 
 pytestmark = pytest.mark.timeout(300)  # starting the server is part of the first test
@@ -87,30 +87,56 @@ async def test_the_sample_voice_needs_no_microphone(strict_browser: Browser, ser
     assert complaints == []
 
 
-async def test_a_refused_microphone_says_what_to_do(strict_browser: Browser, server: RunningServer) -> None:
-    page, _ = await open_page(strict_browser, server.url, microphone=False)
+async def use_sample(page: Page) -> None:
+    """The way on that the problem itself offers."""
+    await page.get_by_role("button", name="Use the sample voice").click()
+    await expect(page.locator(LIVE)).to_be_visible(timeout=20_000)
+    await expect(page.locator("#notice")).to_be_hidden()
+    await expect(page.get_by_role("radio", name="Sample voice")).to_be_checked()
+    await page.close()
+
+
+async def test_a_refused_microphone_says_what_to_do(
+    strict_browser: Browser, plain_server: RunningServer
+) -> None:
+    page, _ = await open_page(strict_browser, plain_server.url, microphone=False)
     await page.click("#start")
     await expect(page.locator("#notice")).to_have_attribute("data-code", "permission_denied")
     await expect(page.locator("#notice-text")).to_contain_text("address bar")
     await expect(page.locator(IDLE)).to_be_attached()
     await expect(page.locator("#notice-action")).to_have_text("Try again")
+    await use_sample(page)
 
 
-async def test_a_missing_microphone_says_what_to_do(browser: Browser, server: RunningServer) -> None:
-    page, _ = await open_page(browser, server.url)
-    missing = "() => Promise.reject(new DOMException('none', 'NotFoundError'))"
-    await page.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = {missing}; }}")
+@pytest.mark.parametrize(
+    ("error", "title"),
+    [
+        ("NotFoundError", "No microphone was found."),
+        ("NotReadableError", "The microphone could not be opened."),
+        ("OverconstrainedError", "The chosen microphone is not there any more."),
+        ("TypeError", "The microphone could not be opened."),
+    ],
+)
+async def test_a_microphone_that_does_not_open_leaves_the_sample_voice(
+    browser: Browser, plain_server: RunningServer, error: str, title: str
+) -> None:
+    page, _ = await open_page(browser, plain_server.url)
+    failing = f"() => Promise.reject(new DOMException('none', '{error}'))"
+    await page.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = {failing}; }}")
     await page.click("#start")
-    await expect(page.locator("#notice-title")).to_have_text("No microphone was found.")
+    await expect(page.locator("#notice-title")).to_have_text(title)
     await expect(page.locator("#notice-text")).to_contain_text("sample voice")
+    await use_sample(page)
 
 
-async def test_a_page_without_a_secure_context_says_so(browser: Browser, server: RunningServer) -> None:
-    page, _ = await open_page(browser, server.url)
+async def test_a_page_without_a_secure_context_says_so(browser: Browser, plain_server: RunningServer) -> None:
+    page, _ = await open_page(browser, plain_server.url)
     await page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
     await page.click("#start")
     await expect(page.locator("#notice")).to_have_attribute("data-code", "not_secure")
     await expect(page.locator("#notice-text")).to_contain_text("https")
+    await expect(page.locator("#notice-action")).to_be_hidden()
+    await use_sample(page)
 
 
 async def test_a_full_server_counts_down_and_lets_try_again(browser: Browser, server: RunningServer) -> None:
