@@ -287,8 +287,10 @@ class Session:
         """Who is killed says no goodbye, and ICE notices after half a minute."""
         await self._connected.wait()
         self._heard_at = max(self._heard_at, self._clock.now())
-        while (rest := self.silent_end_s - self.silent_s) > 0:
-            await asyncio.sleep(rest)
+        rest_s = self.silent_end_s
+        while rest_s > 0:
+            await asyncio.sleep(rest_s)
+            rest_s = self.silent_end_s - self.silent_s
         logger.info("session %s: nothing has come for %.0f s", self.id, self.silent_end_s)
         raise _Over
 

@@ -104,8 +104,11 @@ export function connectUpload(dialog, input, { done, closed, limits, kept }) {
     }
     tryOut();
   });
-  // What the browser cannot show is judged when it is tried; a broken image says nothing.
-  find("preview").addEventListener("error", () => find("preview").removeAttribute("src"));
+  // What the browser cannot show is judged in words; a broken image says nothing.
+  find("preview").addEventListener("error", () => {
+    find("preview").removeAttribute("src");
+    find("preview").alt = "";
+  });
   find("other").addEventListener("click", () => input.click());
   find("cancel").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {

@@ -92,14 +92,17 @@ class FirefoxPage:
         end = asyncio.get_running_loop().time() + timeout_s
         while not await self.evaluate(expression):
             if asyncio.get_running_loop().time() > end:
-                raise TimeoutError(f"{expression} never came true: {await self.evaluate('document.body.innerText')}")
+                raise TimeoutError(
+                    f"{expression} never came true: {await self.evaluate('document.body.innerText')}"
+                )
             await asyncio.sleep(POLL_S)
 
     async def click(self, selector: str) -> None:
         """A real press of the left button in the middle of the element."""
         quoted = json.dumps(selector)
         x, y = await self.evaluate(
-            f"(() => {{ const element = document.querySelector({quoted}); element.scrollIntoView({{ block: 'center' }});"
+            f"(() => {{ const element = document.querySelector({quoted});"
+            " element.scrollIntoView({ block: 'center' });"
             " const box = element.getBoundingClientRect();"
             " return [box.x + box.width / 2, box.y + box.height / 2].map(Math.round); })()"
         )
@@ -117,7 +120,9 @@ class FirefoxPage:
 
 
 @contextlib.asynccontextmanager
-async def firefox_page(profile: Path, preferences: dict[str, Any] | None = None) -> AsyncIterator[FirefoxPage]:
+async def firefox_page(
+    profile: Path, preferences: dict[str, Any] | None = None
+) -> AsyncIterator[FirefoxPage]:
     """A Firefox without a window and without a sound output, and its tab; `profile` is an empty folder for it."""
     lines = [
         f"user_pref({json.dumps(name)}, {json.dumps(value)});"
@@ -126,7 +131,15 @@ async def firefox_page(profile: Path, preferences: dict[str, Any] | None = None)
     (profile / "user.js").write_text("\n".join(lines))
     process = await asyncio.create_subprocess_exec(
         str(firefox_path()),
-        *("--headless", "--no-remote", "--remote-debugging-port", "0", "--profile", str(profile), "about:blank"),
+        *(
+            "--headless",
+            "--no-remote",
+            "--remote-debugging-port",
+            "0",
+            "--profile",
+            str(profile),
+            "about:blank",
+        ),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env={"HOME": str(profile), "PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(profile)},

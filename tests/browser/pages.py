@@ -60,7 +60,9 @@ HTMLMediaElement.prototype.play = function () {
 };
 """
 # An iPhone that saves its battery plays nothing at all before a tap, whatever the element's attributes say.
-REFUSE_PICTURES = REFUSE_SOUND.replace("this.muted || clicked", "clicked") + """
+REFUSE_PICTURES = (
+    REFUSE_SOUND.replace("this.muted || clicked", "clicked")
+    + """
 const source = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "srcObject");
 Object.defineProperty(HTMLMediaElement.prototype, "srcObject", {
   get: source.get,
@@ -70,6 +72,7 @@ Object.defineProperty(HTMLMediaElement.prototype, "srcObject", {
   },
 });
 """
+)
 
 
 async def open_page(

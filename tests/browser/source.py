@@ -1,6 +1,6 @@
 """A WHIP source in a process of its own, which a test can kill as a person kills a program.
 
-    python tests/browser/source.py http://localhost:8080/ NAME
+python tests/browser/source.py http://localhost:8080/ NAME
 """
 
 from __future__ import annotations

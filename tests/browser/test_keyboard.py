@@ -77,7 +77,9 @@ async def test_a_problem_gives_the_focus_back(browser: Browser, plain_server: Ru
 
     async def full(route: Route) -> None:
         body = json.dumps({"error": {"code": "server_full", "message": "All 2 places are taken."}})
-        await route.fulfill(status=503, headers={"Retry-After": "1", "Content-Type": "application/json"}, body=body)
+        await route.fulfill(
+            status=503, headers={"Retry-After": "1", "Content-Type": "application/json"}, body=body
+        )
 
     await page.route("**/v1/sessions", full)
     await page.locator("#start").focus()

@@ -68,7 +68,9 @@ async def test_a_server_that_dies_and_returns(browser: Browser, tmp_path: Path) 
         server.wait_until_ready()
         await expect(page.locator(LIVE)).to_be_visible(timeout=30_000)
         server.kill()
-        await expect(page.locator("#notice")).to_have_attribute("data-code", "connection_lost", timeout=60_000)
+        await expect(page.locator("#notice")).to_have_attribute(
+            "data-code", "connection_lost", timeout=60_000
+        )
         await expect(page.locator("#start-text")).to_have_text("Start")
         await page.close()
     finally:

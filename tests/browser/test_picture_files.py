@@ -18,10 +18,10 @@ pytestmark = pytest.mark.timeout(300)  # starting the server is part of the firs
 ASTRONAUT = ROOT / "pipeline" / "weights" / "portrait_256" / "portraits" / "astronaut.jpg"
 ORIENTATION = 0x0112
 TURNED_RIGHT = 6  # the camera was held so that the picture has to be turned by 90 degrees to the right
-PREPARED = """async ({ data, name, type, limits }) => {
+PREPARED = """async ({ data, given, declared, limits }) => {
   const { prepared, kindOf } = await import("/picture-file.js");
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-  const file = new File([bytes], name, { type });
+  const file = new File([bytes], given, { type: declared });
   const kind = await kindOf(file);
   try {
     const made = await prepared(file, limits);
@@ -29,7 +29,8 @@ PREPARED = """async ({ data, name, type, limits }) => {
     const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
     context.drawImage(image, 0, 0);
     const corner = [...context.getImageData(2, 2, 1, 1).data];
-    return { kind, name: made.name, type: made.type, size: made.size, width: image.width, height: image.height, corner };
+    const { name, type, size } = made;
+    return { kind, name, type, size, width: image.width, height: image.height, corner };
   } catch (error) {
     return { kind, error: error.message };
   }
@@ -65,7 +66,7 @@ def container(*brands: bytes) -> bytes:
 async def prepared(
     page: Page, data: bytes, name: str, declared: str = "image/jpeg", **limits: int
 ) -> dict[str, Any]:
-    parts = {"data": base64.b64encode(data).decode(), "name": name, "type": declared, "limits": limits}
+    parts = {"data": base64.b64encode(data).decode(), "given": name, "declared": declared, "limits": limits}
     answer: dict[str, Any] = await page.evaluate(PREPARED, parts)
     return answer
 
@@ -97,7 +98,9 @@ async def test_a_small_picture_goes_as_it_is_under_its_true_type(
     assert made["name"] == name
 
 
-@pytest.mark.parametrize(("width", "height"), [(5_656, 4_242), (8_064, 6_048), (2_500, 2_000), (9_000, 1_000)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(5_656, 4_242), (8_064, 6_048), (2_500, 2_000), (9_000, 1_000)]
+)
 async def test_a_large_photograph_is_made_smaller(page: Page, width: int, height: int) -> None:
     made = await prepared(page, encoded(corner_picture(width, height), "JPEG"), "IMG_1.jpg")
     assert made["type"] == "image/jpeg"
@@ -190,7 +193,9 @@ async def test_a_phone_photograph_becomes_a_portrait(
     assert 20_000 < int(headers["content-length"]) < 2_000_000
     await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=30_000)
     await page.click("#upload-cancel")
-    await page.set_input_files("#file", {"name": "IMG_5.jpg", "mimeType": "image/jpeg", "buffer": container(b"heic")})
+    await page.set_input_files(
+        "#file", {"name": "IMG_5.jpg", "mimeType": "image/jpeg", "buffer": container(b"heic")}
+    )
     await expect(page.locator("#upload-error")).to_contain_text("HEIC")
     await page.close()
     assert complaints == []

@@ -55,7 +55,9 @@ async def test_a_stall_is_no_slow_machine(browser: Browser, plain_server: Runnin
     slow = await page.evaluate(JUDGED, [*warming_up, *[0.12] * 6])
     assert slow.index(True) == 9  # the fourth report in a row
     # Between the two thresholds it stays as it was.
-    there_and_back = await page.evaluate(JUDGED, [*warming_up, *[0.2] * 4, *[0.06] * 10, *[0.01] * 4, *[0.06] * 9])
+    there_and_back = await page.evaluate(
+        JUDGED, [*warming_up, *[0.2] * 4, *[0.06] * 10, *[0.01] * 4, *[0.06] * 9]
+    )
     assert there_and_back[9:23] == [True] * 14
     assert there_and_back[23:] == [False] * 10
     await page.close()

@@ -26,7 +26,8 @@ window.RTCPeerConnection = class extends Original {{
   get localDescription() {{
     const {{ type, sdp }} = super.localDescription;
     if (!this.#early) return {{ type, sdp }};
-    return {{ type, sdp: sdp.split("\\r\\n").filter((line) => !/^a=(candidate|end-of-candidates)/.test(line)).join("\\r\\n") }};
+    const lines = sdp.split("\\r\\n").filter((line) => !/^a=(candidate|end-of-candidates)/.test(line));
+    return {{ type, sdp: lines.join("\\r\\n") }};
   }}
   addEventListener(kind, call, ...rest) {{
     super.addEventListener(kind, SLOW.includes(kind) ? later(call) : call, ...rest);

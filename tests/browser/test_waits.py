@@ -105,9 +105,7 @@ async def test_a_microphone_that_comes_after_stop_is_closed_again(
 
 
 @pytest.mark.parametrize("path", ["v1/server", "v1/sessions"])
-async def test_a_server_that_never_answers(
-    browser: Browser, plain_server: RunningServer, path: str
-) -> None:
+async def test_a_server_that_never_answers(browser: Browser, plain_server: RunningServer, path: str) -> None:
     page, _ = await open_page(browser, plain_server.url)
     over = asyncio.Event()
 
@@ -151,8 +149,12 @@ async def test_a_recording_that_is_not_answered(browser: Browser, plain_server: 
     mute = "RTCDataChannel.prototype.send = () => undefined;"
     page, _ = await open_page(browser, plain_server.url, scripts=(mute,))
     await go_live(page)
-    await page.evaluate("const button = document.querySelector('#record'); button.hidden = false; button.click()")
-    await expect(page.locator("#notice")).to_have_attribute("data-code", "recording_unanswered", timeout=15_000)
+    await page.evaluate(
+        "const button = document.querySelector('#record'); button.hidden = false; button.click()"
+    )
+    await expect(page.locator("#notice")).to_have_attribute(
+        "data-code", "recording_unanswered", timeout=15_000
+    )
     await expect(page.locator(LIVE)).to_be_visible()
     await page.close()
 
