@@ -242,7 +242,6 @@ class Server:
         offer = self.guard.check_offer(offer)
         entry = self.gallery.get(options.portrait)
         stream = stream or new_name()
-        await self._let_go(stream)
         self.broadcasts.check_free(stream)
         self.guard.enter(address)
         try:
@@ -272,14 +271,6 @@ class Server:
             raise
         self.metrics.opened.labels(transport=transport).inc()
         return session, answer
-
-    async def _let_go(self, stream: str) -> None:
-        """Ends whoever publishes under this name and has fallen silent: a source that was killed and comes back."""
-        for session in list(self.sessions.values()):
-            named = session.broadcast is not None and session.broadcast.name == stream
-            if named and session.silent_s > SILENT_S:
-                logger.info("session %s is silent and gives its name to the next", session.id)
-                await session.aclose()
 
     def session(self, session_id: str) -> Session:
         session = self.sessions.get(session_id)

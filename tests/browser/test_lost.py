@@ -35,26 +35,6 @@ async def test_a_killed_source_is_missed_and_found_again(
     await screen.close()
 
 
-async def test_a_source_that_comes_back_at_once_is_shown_again(
-    browser: Browser, plain_server: RunningServer
-) -> None:
-    name = f"test-{secrets.token_hex(4)}"
-    screen = await (await browser.new_context()).new_page()
-    await screen.goto(f"{plain_server.url}watch/{name}")
-    async with killable_source(plain_server, name) as source:
-        await expect(screen.locator(ON)).to_be_attached(timeout=20_000)
-        await screen.evaluate("window.video = document.querySelector('video').srcObject")
-        source.kill()
-        await source.wait()
-    await screen.wait_for_timeout(2_500)
-    async with killable_source(plain_server, name):
-        await screen.wait_for_function(
-            "document.body.dataset.state === 'live' && document.querySelector('video').srcObject !== window.video",
-            timeout=10_000,
-        )
-    await screen.close()
-
-
 async def test_a_server_that_dies_and_returns(browser: Browser, tmp_path: Path) -> None:
     server = RunningServer(tmp_path, stand_in=True)
     try:
