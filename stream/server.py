@@ -40,9 +40,6 @@ logger = logging.getLogger(__name__)
 
 WEB_DIRECTORY = Path(__file__).resolve().parent.parent / "client" / "web"
 BUNDLED_MODEL = "portrait_256"
-SILENT_S = (
-    2.0  # no source that is alive pauses so long: even one that sends less in silence sends twice a second
-)
 WHEP_RELATION = "urn:ietf:params:whep"
 
 

@@ -47,7 +47,7 @@ export class Figures {
       const current = connection();
       const open = current && current.connectionState !== "closed";
       const received = open ? read(await within(current.getStats(), PERIOD_MS, () => new Map())) : null;
-      if (this.#running) this.#show(fps, received);
+      if (this.#running && !document.hidden) this.#show(fps, received);
     }, PERIOD_MS);
   }
 

@@ -52,7 +52,7 @@ async def test_the_sample_voice_speaks_without_a_sound_output(
     await page.click("#start")
     await page.until(LIVE, timeout_s=30)
     count, spread = await page.evaluate(WATCHED)
-    assert count > 30
+    assert count > 10
     assert spread > 40, "the picture does not follow the voice"
     assert await page.evaluate("document.querySelector('#meter-help').hidden") is False
     await page.click("#start")
@@ -67,5 +67,5 @@ async def test_a_microphone_speaks_without_a_sound_output(
     await page.click("#start")
     await page.until(LIVE, timeout_s=30)
     count, _ = await page.evaluate(WATCHED)
-    assert count > 30
+    assert count > 10
     assert page.complaints == []

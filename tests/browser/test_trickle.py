@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 
 import pytest
 from pages import LIVE, open_page
@@ -13,7 +12,7 @@ from source import killable_source
 
 pytestmark = pytest.mark.timeout(300)  # starting the server is part of the first test
 
-LATE_S = 2.5
+LATE_S = 5.0  # far more than an offer takes on a busy machine
 # A network where gathering takes its time: nothing is found before.
 SLOW_NETWORK = f"""
 const Original = window.RTCPeerConnection;
@@ -36,25 +35,24 @@ window.RTCPeerConnection = class extends Original {{
 """
 
 
-def watch_requests(page: Page) -> list[tuple[float, Request]]:
-    requests: list[tuple[float, Request]] = []
-    page.on("request", lambda request: requests.append((time.monotonic(), request)))
+def watch_requests(page: Page) -> list[Request]:
+    requests: list[Request] = []
+    page.on("request", lambda request: requests.append(request))
     return requests
 
 
-async def check_trickled(requests: list[tuple[float, Request]], path: str) -> None:
+async def check_trickled(requests: list[Request], path: str) -> None:
     """The offer went without an address; all of them followed, were taken, and ended."""
-    offers = [entry for entry in requests if entry[1].method == "POST" and path in entry[1].url]
-    patches = [entry for entry in requests if entry[1].method == "PATCH"]
+    offers = [request for request in requests if request.method == "POST" and path in request.url]
+    patches = [request for request in requests if request.method == "PATCH"]
     assert len(offers) == 1
-    assert b"a=candidate" not in (offers[0][1].post_data_buffer or b"")
+    assert b"a=candidate" not in (offers[0].post_data_buffer or b"")
     assert patches
-    bodies = [str(request.post_data) for _, request in patches]
+    bodies = [str(request.post_data) for request in patches]
     assert all("a=ice-ufrag:" in body and "a=mid:0" in body for body in bodies)
     assert "a=candidate:" in bodies[0]
     assert "a=end-of-candidates" in bodies[-1]
-    assert patches[0][0] - offers[0][0] > LATE_S - 1, "the offer waited"
-    for _, request in patches:
+    for request in patches:
         response = await request.response()
         assert response is not None
         assert response.status == 204
@@ -85,5 +83,5 @@ async def test_the_watch_page_tells_late_addresses(browser: Browser, plain_serve
             await screen.goto(f"{plain_server.url}watch/{name}")
             await expect(screen.locator('body[data-state="live"]')).to_be_attached(timeout=20_000)
         await check_trickled(requests, "/whep/")
-        assert all("if-match" in request.headers for _, request in requests if request.method == "PATCH")
+        assert all("if-match" in request.headers for request in requests if request.method == "PATCH")
     await screen.close()
