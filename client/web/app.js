@@ -300,7 +300,7 @@ $("fullscreen").addEventListener("click", () => {
   if (document.fullscreenElement) document.exitFullscreen();
   else $("picture").requestFullscreen().catch(() => undefined);
 });
-addEventListener("pagehide", () => session?.close());
+addEventListener("pagehide", () => { if (session) stop(); }); // browsers may show the page again as it was left
 
 fillMicrophones();
 showLevel(document, () => voice.levelDb);

@@ -10,6 +10,7 @@ const QUALITY = 0.92;
 const DECODING_MS = 30_000;
 const SENT = ["jpeg", "png", "webp"]; // what servers take as it is
 const OPAQUE = new Set(["jpeg", "heic", "bmp"]);
+const GONE = "This file cannot be read. Was it moved, or is it still in the cloud? Choose it again.";
 const NAMES = {
   heic: "a HEIC picture, an iPhone's own format", avif: "an AVIF picture", jxl: "a JPEG XL picture", tiff: "a TIFF picture",
   raw: "a camera's raw file", gif: "a GIF picture", bmp: "a BMP picture", "svg+xml": "an SVG drawing", pdf: "a PDF file",
@@ -18,7 +19,8 @@ const NAMES = {
 
 /** jpeg, png, webp, heic, avif, … by the first bytes, as image types are called; "" for what is none of them. */
 export async function kindOf(file) {
-  const bytes = new Uint8Array(await file.slice(0, 256).arrayBuffer());
+  const reading = within(file.slice(0, 256).arrayBuffer(), DECODING_MS, () => { throw new Error("It took too long."); });
+  const bytes = new Uint8Array(await reading.catch(() => { throw new Error(GONE); }));
   const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
   if (text.startsWith("\xff\xd8\xff")) return "jpeg";
   if (text.startsWith("\x89PNG\r\n\x1a\n")) return "png";

@@ -27,7 +27,7 @@ const endpoint = new URL(`../whep/${stream}`, location.href);
 const inObs = "obsstudio" in window; // a browser source shows the picture or nothing
 const wantsSound = !["", "1", "true"].includes(options.get("mute") ?? "no");
 const player = new Player(video, (refused) => {
-  $("hint").hidden = !refused;
+  $("hint").hidden = !refused || inObs;
   $("hint").textContent = HINTS[refused] ?? "";
 });
 

@@ -181,6 +181,20 @@ async def test_a_session_that_the_server_ends_is_opened_again(
     await sessions_become(server, 0)
 
 
+async def test_a_page_that_is_left_and_shown_again_can_start_again(
+    browser: Browser, plain_server: RunningServer
+) -> None:
+    page, _ = await open_page(browser, plain_server.url)
+    await page.click("#start")
+    await expect(page.locator(LIVE)).to_be_visible(timeout=20_000)
+    await page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    await expect(page.locator(IDLE)).to_be_attached()
+    await sessions_become(plain_server, 0)
+    await page.click("#start")
+    await expect(page.locator(LIVE)).to_be_visible(timeout=20_000)
+    await page.close()
+
+
 async def test_an_upload_asks_for_consent_and_explains_a_refusal(
     browser: Browser, server: RunningServer, tmp_path: Path
 ) -> None:

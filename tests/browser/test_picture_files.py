@@ -170,6 +170,17 @@ async def test_what_it_cannot_open_is_called_by_its_name(
     assert "JPEG" in refused["error"], "it says what to do"
 
 
+async def test_a_file_that_cannot_be_read_is_said(page: Page) -> None:
+    await page.evaluate(
+        "() => { Blob.prototype.arrayBuffer = () => Promise.reject(new DOMException('x', 'NotReadableError')); }"
+    )
+    refused = await page.evaluate(
+        """async () => { const { prepared } = await import("/picture-file.js");
+        return prepared(new File(["x"], "me.jpg")).catch((error) => error.message); }"""
+    )
+    assert "cannot be read" in refused
+
+
 async def test_the_picker_offers_them_all(page: Page) -> None:
     accepted = str(await page.locator("#file").get_attribute("accept")).split(",")
     assert "image/*" in accepted
