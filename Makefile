@@ -6,12 +6,12 @@ PORT ?= 8080
 WHIP_WHEP := 1.2.0
 LOWEST := build/lower-bounds
 
-.PHONY: demo test lower-bounds lint format bench browser relay sound speech whip-whep clean
+.PHONY: demo test lower-bounds lint format bench browser firefox relay sound speech whip-whep clean
 
 demo: serve-environment
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: test-environment browser relay sound speech whip-whep
+test: test-environment browser firefox relay sound speech whip-whep
 	$(BIN)/python -m pytest
 
 # The oldest versions that pyproject.toml allows, in an environment of their own; about a quarter of an hour.
@@ -51,6 +51,11 @@ browser: test-environment
 	|| echo "No Chromium could be installed: the browser tests will be skipped."
 	@$(BIN)/python -m playwright --version >/dev/null 2>&1 || $(call install,libatomic1) \
 	|| echo "Playwright's driver does not start here: the browser tests will be skipped."
+
+# Firefox speaks WebDriver BiDi by itself: no driver is needed.
+firefox:
+	@command -v firefox-esr >/dev/null || command -v firefox >/dev/null || $(call install,firefox-esr) \
+	|| echo "No Firefox could be installed: the tests with it will be skipped."
 
 # A WHIP and WHEP client that is not ours, for the tests (npm, MIT).
 whip-whep:

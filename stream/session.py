@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
 from typing import Any
@@ -76,6 +77,9 @@ class _Over(Exception):
 
 class Session:
     """A duplex WebRTC session. `answer` starts it, `aclose` ends it; `on_closed` is told once."""
+
+    silent_end_s = math.inf
+    """A peer that is connected and sends no packet for so long is taken for gone."""
 
     def __init__(
         self,
@@ -151,7 +155,7 @@ class Session:
         self._connected = asyncio.Event()
         self._over = asyncio.Event()
         self._failure: str | None = None
-        self._started_at = self._clock.now()
+        self._started_at = self._heard_at = self._clock.now()
         self._task: asyncio.Task[None] | None = None
 
     # --- signalling ---
@@ -221,6 +225,8 @@ class Session:
                 group.create_task(self._tick())
                 group.create_task(self._push_stats())
                 group.create_task(self._limit())
+                if self.silent_end_s < math.inf:
+                    group.create_task(self._end_when_silent())
                 group.create_task(self._end())
         except* _Over:
             logger.debug("session %s is over", self.id)
@@ -275,6 +281,22 @@ class Session:
         self._send(notice_message("time_limit", text, level="warning"))
         raise _Over
 
+    @property
+    def silent_s(self) -> float:
+        """How long no packet of sound has come, at first since the session was opened."""
+        return self._clock.now() - self._heard_at
+
+    async def _end_when_silent(self) -> None:
+        """Who is killed says no goodbye, and ICE notices after half a minute."""
+        await self._connected.wait()
+        self._heard_at = max(self._heard_at, self._clock.now())
+        rest_s = self.silent_end_s
+        while rest_s > 0:
+            await asyncio.sleep(rest_s)
+            rest_s = self.silent_end_s - self.silent_s
+        logger.info("session %s: nothing has come for %.0f s", self.id, self.silent_end_s)
+        raise _Over
+
     def _fail(self, error: Exception) -> None:
         """An exception where aiortc would swallow it: the session ends loudly."""
         if not isinstance(error, MediaStreamError) and not self._over.is_set():
@@ -295,6 +317,7 @@ class Session:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
+            self._heard_at = self._clock.now()
             pcm = to_int16(downmix.push(channels_of(frame), frame.sample_rate))
             self._traces.packet(self._uplink.arrival(frame.pts) if self._uplink is not None else None)
             self._ingest.push(frame.pts, pcm, self._clock.now())

@@ -34,7 +34,8 @@ async def check(url: str, context: ssl.SSLContext | None = None) -> list[Finding
         return [
             warning(
                 "certificate", f"{url} is not https: browsers keep the microphone from its page; Python clients work.",
-                "Give the server a certificate (`talkalong serve --certificate --key`) or a reverse proxy with one.",
+                "Choose Sample voice on the page for now, and give the server a certificate (`talkalong serve "
+                "--certificate --key`) or a reverse proxy with one.",
             )
         ]  # fmt: skip
     return [await asyncio.to_thread(_examine, host, parts.port or 443, context)]

@@ -181,7 +181,7 @@ def _https(values: dict[str, Any]) -> list[Finding]:
         found = [
             warning(
                 "https", f"The server listens on {network['host']} without https: browsers give the microphone to "
-                "https pages and to localhost only.",
+                "https pages and to localhost only; elsewhere the page has the Sample voice.",
                 "`talkalong serve --certificate C.pem --key K.pem`, or a reverse proxy (docs/reachability.md).",
             )
         ]  # fmt: skip

@@ -2,31 +2,33 @@
 
 import { Figures } from "./figures.js";
 import { Gallery } from "./gallery.js";
+import { Hearing } from "./hearing.js";
+import { showLevel } from "./level.js";
 import { connectManage } from "./manage.js";
+import { Notice } from "./notice.js";
 import { Problem } from "./problems.js";
 import { RecordControl } from "./recording.js";
 import { describeServer, forgetPicture, pictureAddress, readiness } from "./server.js";
 import { TalkSession } from "./session.js";
 import { connectUpload } from "./upload.js";
 import { Voice, listMicrophones } from "./voice.js";
+import { WakeLock } from "./wake-lock.js";
 
 const $ = (id) => document.getElementById(id);
 const SLIDERS = ["expressiveness", "head_motion", "gaze"];
-const SILENT = "Off, so that a loudspeaker cannot feed back into your microphone. With headphones, switch it on.";
-const HEARD = "The voice comes back from the server, held back so that it meets the lips.";
 const CONTROLS_PERIOD_MS = 80; // a dragged slider speaks faster than the server wants to listen
 const HEALTH_PERIOD_MS = 4_000;
 
 const video = $("video");
 const voice = new Voice();
 const gallery = new Gallery($("gallery"));
-const figures = new Figures($("figures"), video);
-const recordControl = new RecordControl(document, (on) => session?.setRecording?.(on), (error) => showProblem(error, hideNotice));
+const figures = new Figures(document, video);
+const hearing = new Hearing(document, video);
+const wakeLock = new WakeLock();
+const notice = new Notice(document, { useSample, after: $("start") });
+const recordControl = new RecordControl(document, (on) => session?.setRecording?.(on), (problem) => notice.showProblem(problem));
 let server = {};
 let session = null;
-let hearing = false;
-let hearingFor = ""; // the kind of voice that the choice was made for
-let countdown = 0;
 let sendControls = 0;
 
 // --- starting and stopping ---------------------------------------------------------------------------------
@@ -37,22 +39,23 @@ const controls = () => Object.fromEntries(SLIDERS.map((name) => [name, Number($(
 async function openVoice() {
   if (voiceKind() === "sample") return voice.openSample();
   const track = await voice.openMicrophone($("microphone").value);
-  await fillMicrophones(track.getSettings().deviceId);
+  fillMicrophones(track.getSettings().deviceId);
   return track;
 }
 
 async function start() {
-  hideNotice();
+  notice.hide();
   const mine = { cancelled: false, close() { this.cancelled = true; } };
   session = mine; // while the voice is being opened, Stop must work too
   showState("connecting");
-  say(voiceKind() === "sample" ? "Connecting…" : "Allow the microphone if the browser asks…");
+  notice.say(voiceKind() === "sample" ? "Connecting…" : "Opening the microphone…");
   try {
     const track = await openVoice();
     if (mine.cancelled) return;
-    suggestHearing();
+    notice.say("Connecting…");
+    hearing.suggest(voiceKind());
     const live = new TalkSession({
-      track, portrait: gallery.chosen.id, controls: controls(), video,
+      track, portrait: gallery.chosen.id, controls: controls(), player: hearing.player, video,
     });
     session = live;
     live.addEventListener("state", ({ detail }) => { if (session === live) showState(detail); });
@@ -61,10 +64,10 @@ async function start() {
     live.addEventListener("recording", ({ detail }) => {
       if (session !== live) return;
       recordControl.update(detail);
-      if (!detail.on) say("The recording has ended; you can talk on.");
+      if (!detail.on) notice.say("The recording has ended; you can talk on.");
     });
     live.addEventListener("retry", ({ detail }) => {
-      say(`The connection was lost. Connecting again, try ${detail.attempt} of ${detail.of}…`);
+      notice.say(`The connection was lost. Connecting again, try ${detail.attempt} of ${detail.of}…`);
     });
     live.addEventListener("problem", ({ detail }) => { if (session === live) fail(detail); });
     await live.start();
@@ -80,7 +83,7 @@ function stop() {
   ended?.close();
   voice.close();
   figures.stop();
-  video.srcObject = null;
+  hearing.player.clear();
   showState("idle");
 }
 
@@ -91,67 +94,30 @@ function fail(error) {
     text: `${error?.message || error}. Reload the page and try again.`,
   });
   if (!(error instanceof Problem)) console.error(error);
-  showProblem(problem, start);
+  notice.showProblem(problem, start);
 }
 
 function showState(state) {
   if (state === "closed") return;
   const running = state !== "idle";
   recordControl.setLive(state === "live");
+  wakeLock.set(running);
   $("stage").dataset.state = state;
   $("start").dataset.running = String(running);
-  $("start-text").textContent = running ? "Stop" : "Start talking";
+  $("start-text").textContent = running ? "Stop" : "Start";
   $("start").disabled = !running && !gallery.chosen;
   if (state === "live") {
-    say(voiceKind() === "sample" ? "The sample voice is speaking." : "Speak: the portrait speaks along with you.");
+    notice.say(voiceKind() === "sample" ? "The sample voice is speaking." : "Speak: the portrait speaks along with you.");
     figures.start(() => session?.connection ?? null);
   }
-  if (state === "idle") say(gallery.chosen ? "Stopped. Press Start to talk again." : "Choose a portrait, then press Start.");
-}
-
-// --- what the person reads ---------------------------------------------------------------------------------
-
-function say(text) {
-  $("status").textContent = text;
-}
-
-function showProblem(problem, again) {
-  clearInterval(countdown);
-  $("notice").dataset.kind = "error";
-  $("notice").dataset.code = problem.code;
-  $("notice-title").textContent = problem.title;
-  $("notice-text").textContent = problem.message;
-  $("notice").hidden = false;
-  say("");
-  const action = $("notice-action");
-  action.hidden = !problem.canRetry;
-  action.onclick = () => { hideNotice(); again(); };
-  let seconds = problem.retryAfterSeconds;
-  const tick = () => {
-    action.disabled = seconds > 0;
-    action.textContent = seconds > 0 ? `Try again in ${seconds} s` : "Try again";
-    if (seconds <= 0) clearInterval(countdown);
-    seconds -= 1;
-  };
-  tick();
-  countdown = setInterval(tick, 1_000);
+  if (state === "reconnecting") figures.stop();
+  if (state === "idle") notice.say(gallery.chosen ? "Stopped. Press Start to talk again." : "Choose a portrait, then press Start.");
 }
 
 function serverNotice({ level, message, code }) {
-  if (code === "engine_back") return hideNotice();
-  if (level === "info") return say(message);
-  clearInterval(countdown);
-  $("notice").dataset.kind = level;
-  $("notice").dataset.code = code;
-  $("notice-title").textContent = "The server says:";
-  $("notice-text").textContent = message;
-  $("notice-action").hidden = true;
-  $("notice").hidden = false;
-}
-
-function hideNotice() {
-  clearInterval(countdown);
-  $("notice").hidden = true;
+  if (code === "engine_back") notice.hide("engine_restarting");
+  else if (level === "info") notice.say(message);
+  else notice.warn(code, "The server says:", message, { kind: level });
 }
 
 // --- the voice ---------------------------------------------------------------------------------------------
@@ -169,30 +135,65 @@ async function switchVoice() {
   const sample = voiceKind() === "sample";
   $("microphone-field").hidden = sample;
   $("sample-help").hidden = !sample;
-  if (!(session instanceof TalkSession)) return;
+  if (!session) return;
+  if (!(session instanceof TalkSession)) {
+    stop(); // still opening the other one
+    return start();
+  }
   const live = session;
-  suggestHearing();
+  hearing.suggest(voiceKind());
   try {
     const track = await openVoice();
-    if (session === live) await live.setTrack(track);
+    if (session !== live) return;
+    await live.setTrack(track);
+    notice.hide("voice_held");
   } catch (error) {
-    fail(error);
+    if (error?.name !== "AbortError" && session === live) fail(error);
   }
 }
 
-function setHearing(on) {
-  hearing = on;
-  video.muted = !on;
-  $("hear").setAttribute("aria-pressed", String(on));
-  const sample = voiceKind() === "sample";
-  $("hear-text").textContent = `Hear ${sample ? "the voice" : "yourself"}: ${on ? "on" : "off"}`;
-  $("hear-help").textContent = sample || on ? HEARD : SILENT;
+/** The way on for those whose microphone does not work. */
+function useSample() {
+  document.querySelector('input[name="voice"][value="sample"]').checked = true;
+  switchVoice();
+  if (!session) start();
 }
 
-/** A loudspeaker and an open microphone feed back, the sample voice cannot; the person's own choice is kept. */
-function suggestHearing() {
-  if (hearingFor !== voiceKind()) setHearing(voiceKind() === "sample");
-  hearingFor = voiceKind();
+function voiceHeld(held) {
+  if (!held) return notice.hide("voice_held");
+  if (voiceKind() === "sample") {
+    notice.warn("voice_held", "The sample voice is paused.", "The system keeps its sound back, as during a call. Tap the page to go on.");
+  } else {
+    notice.warn("voice_held", "The microphone is paused.",
+      "A phone call, another app or its own switch keeps it back. It comes back by itself when that ends.",
+      { button: "Open it again", run: switchVoice });
+  }
+}
+
+// --- the portrait ------------------------------------------------------------------------------------------
+
+function showPortrait(portrait) {
+  $("picture").style.setProperty("--picture-ratio", String(portrait.width / portrait.height || 1));
+  showPictures(portrait);
+  $("start").disabled = false;
+  if (session instanceof TalkSession) {
+    stop();
+    start();
+  } else if (!session) {
+    notice.say("Press Start and speak.");
+  }
+}
+
+async function showPictures(portrait) {
+  const isPrivate = portrait.source !== "bundled";
+  const [picture, thumbnail] = await Promise.all(
+    [portrait.picture, portrait.thumbnail].map((path) => pictureAddress(path, { isPrivate })),
+  ).catch(() => []); // the session tells what is wrong
+  if (!picture || gallery.chosen?.id !== portrait.id) return;
+  $("still").src = picture;
+  $("still").alt = `Portrait: ${portrait.name}`;
+  $("still").hidden = false;
+  drawBackdrop(thumbnail);
 }
 
 /** A few pixels of the portrait, stretched over the stage: as soft as a blur, which would be computed for each frame. */
@@ -207,44 +208,6 @@ async function drawBackdrop(address) {
   const backdrop = $("backdrop");
   backdrop.getContext("2d").drawImage(image, 0, 0, backdrop.width, backdrop.height);
   backdrop.hidden = false;
-}
-
-function drawLevel() {
-  const level = voice.levelDb;
-  $("meter-fill").style.clipPath = `inset(0 ${((-100 * level) / 60).toFixed(1)}% 0 0 round 999px)`;
-  setTimeout(drawLevel, 66); // not with every frame of the screen: each change costs a redraw of the page
-}
-
-function describeLevel() {
-  const level = Math.round(voice.levelDb);
-  $("meter").setAttribute("aria-valuenow", String(level));
-  $("meter").setAttribute("aria-valuetext", level < -50 ? "silent" : level > -6 ? "too loud" : `${level} decibels`);
-}
-
-// --- the portrait ------------------------------------------------------------------------------------------
-
-function showPortrait(portrait) {
-  $("picture").style.setProperty("--picture-ratio", String(portrait.width / portrait.height || 1));
-  showPictures(portrait);
-  $("start").disabled = false;
-  if (session instanceof TalkSession) {
-    stop();
-    start();
-  } else if (!session) {
-    say("Press Start and speak.");
-  }
-}
-
-async function showPictures(portrait) {
-  const isPrivate = portrait.source !== "bundled";
-  const [picture, thumbnail] = await Promise.all(
-    [portrait.picture, portrait.thumbnail].map((path) => pictureAddress(path, { isPrivate })),
-  ).catch(() => []); // the session tells what is wrong
-  if (!picture || gallery.chosen?.id !== portrait.id) return;
-  $("still").src = picture;
-  $("still").alt = `Portrait: ${portrait.name}`;
-  $("still").hidden = false;
-  drawBackdrop(thumbnail);
 }
 
 /** What is known about the chosen portrait, below the gallery. */
@@ -283,6 +246,9 @@ async function watchServer() {
   $("server").dataset.state = state;
   $("server").title = message;
   $("server-text").textContent = { ready: "Server ready", busy: "Server warming up", down: "No server" }[state];
+  if (state === "down" && !session && !gallery.chosen) {
+    notice.say("The server does not answer. The page goes on as soon as it does.");
+  }
   if (state !== "down" && before !== state) await loadFromServer();
   setTimeout(watchServer, HEALTH_PERIOD_MS);
 }
@@ -296,7 +262,7 @@ async function loadFromServer() {
     if (!gallery.chosen) await gallery.load();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    showProblem(error, loadFromServer);
+    notice.showProblem(error, loadFromServer);
   }
 }
 
@@ -314,30 +280,28 @@ for (const name of SLIDERS) {
 for (const choice of document.querySelectorAll('input[name="voice"]')) choice.addEventListener("change", switchVoice);
 $("microphone").addEventListener("change", switchVoice);
 navigator.mediaDevices?.addEventListener("devicechange", () => fillMicrophones());
+voice.addEventListener("asking", () => notice.say("The browser asks whether this page may use the microphone: please allow it."));
+voice.addEventListener("held", ({ detail }) => voiceHeld(detail));
 voice.addEventListener("problem", ({ detail }) => fail(detail));
 gallery.addEventListener("change", ({ detail }) => showPortrait(detail));
 gallery.addEventListener("chosen", ({ detail }) => describePortrait(detail));
 gallery.addEventListener("upload", connectUpload($("upload"), $("file"), {
-  done: (portrait) => gallery.add(portrait), limits: () => server.limits, kept: keepingNote,
+  done: (portrait) => gallery.add(portrait), closed: () => gallery.keepFocus(), limits: () => server.limits, kept: keepingNote,
 }));
 const manage = connectManage($("managed"), {
-  uploads: () => gallery.uploads, changed: () => gallery.refresh(), deleted: forgetPortrait,
+  uploads: () => gallery.uploads, changed: () => gallery.refresh(), deleted: forgetPortrait, closed: () => gallery.keepFocus(),
 });
 gallery.addEventListener("manage", ({ detail }) => manage(detail));
 $("manage").addEventListener("click", () => manage(gallery.chosen));
 $("start").addEventListener("click", () => (session ? stop() : start()));
-$("hear").addEventListener("click", () => setHearing(!hearing));
-$("notice-close").addEventListener("click", hideNotice);
 $("panel").addEventListener("submit", (event) => event.preventDefault());
 $("fullscreen").hidden = !document.fullscreenEnabled;
 $("fullscreen").addEventListener("click", () => {
   if (document.fullscreenElement) document.exitFullscreen();
   else $("picture").requestFullscreen().catch(() => undefined);
 });
-addEventListener("pagehide", () => session?.close());
+addEventListener("pagehide", () => { if (session) stop(); }); // browsers may show the page again as it was left
 
-setHearing(false);
 fillMicrophones();
-setInterval(describeLevel, 500);
-drawLevel();
+showLevel(document, () => voice.levelDb);
 watchServer();

@@ -3,6 +3,9 @@
 // The matte (stream/portraits/matte.py) is two pictures, one above the other. Above: the colour of the head nearest to each place.
 // Below: red the opacity of the still portrait, green how far to trust it, blue the grey of the backdrop.
 
+import { TimeLimit } from "./wait.js";
+
+const LOADING_MS = 10_000;
 const OPAQUE = 255;
 // On the line from the backdrop to the head's colour: below and above these shares it is one or the other.
 const LOW = 0.06;
@@ -34,9 +37,15 @@ export class CutOut {
   }
 
   async load(address) {
-    const response = await fetch(address);
-    if (!response.ok) throw new Error(`The matte cannot be had: ${response.status}.`);
-    const image = await createImageBitmap(await response.blob(), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+    const limit = new TimeLimit(LOADING_MS);
+    let image;
+    try {
+      const response = await fetch(address, { signal: limit.signal });
+      if (!response.ok) throw new Error(`The matte cannot be had: ${response.status}.`);
+      image = await createImageBitmap(await response.blob(), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+    } finally {
+      limit.end();
+    }
     this.#width = image.width;
     this.#height = image.height / 2;
     const sheet = new OffscreenCanvas(image.width, image.height).getContext("2d", { willReadFrequently: true });

@@ -1,22 +1,33 @@
 // The live figures: what this browser shows, and what the server says of the same session.
 
+import { Slowness, slowSentence } from "./slowness.js";
+import { within } from "./wait.js";
+
 const CAPTURE_MS = 30; // a 20 ms packet plus half of the sound card's block
 const SCREEN_MS = 16; // half a picture of waiting at the server's slot, then the screen's own refresh
 const PERIOD_MS = 1_000;
 
 export class Figures {
-  #root;
+  #element;
   #video;
   #shown = 0;
+  #since = 0;
   #timer = 0;
   #last = null;
   #server = null;
+  #missedFps = 0; // pictures of the last second that were the one before again
+  #slowness = new Slowness();
   #skewMs = null;
   #running = false;
 
-  constructor(root, video) {
-    this.#root = root;
+  constructor(page, video) {
+    this.#element = (id) => page.getElementById(id);
     this.#video = video;
+    // A hidden tab paints nothing: its last figures stay, and counting begins anew when it is seen again.
+    page.addEventListener("visibilitychange", () => {
+      this.#shown = 0;
+      this.#since = performance.now();
+    });
   }
 
   /** @param {() => RTCPeerConnection|null} connection the current one; it changes with a reconnection */
@@ -24,17 +35,19 @@ export class Figures {
     this.stop();
     this.#running = true;
     this.#shown = 0;
+    this.#since = performance.now();
     this.#count();
-    let before = performance.now();
     this.#timer = setInterval(async () => {
       const now = performance.now();
-      const seconds = (now - before) / 1_000;
+      const seconds = (now - this.#since) / 1_000;
+      if (document.hidden || seconds < PERIOD_MS / 2_000) return;
       const fps = this.#shown / seconds;
-      before = now;
+      this.#since = now;
       this.#shown = 0;
       const current = connection();
-      const received = current && current.connectionState !== "closed" ? read(await current.getStats()) : null;
-      if (this.#running) this.#show(fps, received);
+      const open = current && current.connectionState !== "closed";
+      const received = open ? read(await within(current.getStats(), PERIOD_MS, () => new Map())) : null;
+      if (this.#running && !document.hidden) this.#show(fps, received);
     }, PERIOD_MS);
   }
 
@@ -43,13 +56,25 @@ export class Figures {
     clearInterval(this.#timer);
     this.#last = null;
     this.#server = null;
+    this.#missedFps = 0;
+    this.#slowness = new Slowness();
     this.#skewMs = null;
+    this.#element("slow").hidden = true;
     for (const name of ["fps", "latency", "misses", "skew"]) this.#set(name, "–", "", NAMED_UNITS[name] ?? "");
   }
 
   /** The server's statistics, once a second. */
   update(stats) {
+    const before = this.#server;
+    if (before && stats.uptime_s > before.uptime_s) {
+      this.#missedFps = (stats.frames_missed - before.frames_missed) / (stats.uptime_s - before.uptime_s);
+    }
     this.#server = stats;
+    const slow = this.#slowness.judge(stats.miss_ratio);
+    const line = this.#element("slow");
+    const sentence = slow ? slowSentence(stats.miss_ratio) : "";
+    if (line.textContent !== sentence) line.textContent = sentence;
+    line.hidden = !slow;
   }
 
   #count() {
@@ -78,7 +103,9 @@ export class Figures {
   }
 
   #show(fps, received) {
-    this.#set("fps", fps.toFixed(fps < 10 ? 1 : 0), fps >= 24 ? "good" : fps >= 20 ? "warn" : "bad", "fps");
+    // A late picture is replaced by the one before: shown again, it is no new one.
+    const fresh = Math.max(0, fps - this.#missedFps);
+    this.#set("fps", fresh.toFixed(fresh < 10 ? 1 : 0), fresh >= 24 ? "good" : fresh >= 20 ? "warn" : "bad", "fps");
     const latency = this.#latencyMs(received);
     if (latency === null) this.#set("latency", "–", "", "ms");
     else this.#set("latency", `≈ ${Math.round(latency / 5) * 5}`, latency <= 350 ? "good" : "warn", "ms");
@@ -110,7 +137,7 @@ export class Figures {
   }
 
   #set(name, value, level, unit) {
-    const figure = this.#root.querySelector(`#figure-${name}`);
+    const figure = this.#element(`figure-${name}`);
     figure.dataset.level = level;
     figure.querySelector(".value").textContent = value;
     figure.querySelector(".unit").textContent = unit;

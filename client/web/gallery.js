@@ -85,12 +85,24 @@ export class Gallery extends EventTarget {
     add.setAttribute("aria-label", "Upload your own portrait");
     add.addEventListener("click", () => this.dispatchEvent(new Event("upload")));
     const empty = tiles.length ? [] : [element("p", "gallery-empty", "This server has no portrait yet. Upload one.")];
-    const focused = this.#root.contains(document.activeElement) && document.activeElement.dataset.id;
+    const focused = this.#root.contains(document.activeElement) ? document.activeElement.id || "tile" : "";
     const broken = this.#unusable.map((portrait) => this.#brokenTile(portrait));
     this.#root.replaceChildren(...empty, ...tiles, ...broken, add);
     this.#root.setAttribute("aria-busy", "false");
-    if (focused) this.#root.querySelector('[aria-checked="true"]')?.focus();
+    if (focused === add.id) add.focus();
+    else if (focused) this.#focusChosen();
     this.dispatchEvent(new CustomEvent("chosen", { detail: this.#chosen }));
+  }
+
+  /** Takes the focus where what had it is gone, as after a dialog whose button was drawn anew or hidden. */
+  keepFocus() {
+    const { activeElement } = document;
+    const isSeen = activeElement && activeElement !== document.body && activeElement.getClientRects().length > 0;
+    if (!isSeen) this.#focusChosen();
+  }
+
+  #focusChosen() {
+    (this.#root.querySelector('[aria-checked="true"]') ?? this.#root.querySelector("#add"))?.focus();
   }
 
   #tile(portrait) {

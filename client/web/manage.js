@@ -3,10 +3,10 @@
 import { changePortrait, deletePortrait, pictureAddress } from "./server.js";
 
 /**
- * uploads: () => the uploaded portraits in order. renamed(portrait), moved() and deleted(portrait) are called after the
- * server did it. Returns what opens the dialog for a portrait.
+ * uploads: () => the uploaded portraits in order. changed() and deleted(portrait) are called after the server did it,
+ * closed() when the dialog has gone. Returns what opens the dialog for a portrait.
  */
-export function connectManage(dialog, { uploads, changed, deleted }) {
+export function connectManage(dialog, { uploads, changed, deleted, closed }) {
   const find = (id) => dialog.querySelector(`#managed-${id}`);
   let portrait = null;
 
@@ -26,9 +26,14 @@ export function connectManage(dialog, { uploads, changed, deleted }) {
   const place = () => {
     const ids = uploads().map((item) => item.id);
     const index = ids.indexOf(portrait.id);
+    const focused = document.activeElement;
     find("order").hidden = ids.length < 2 || index < 0;
     find("earlier").disabled = index <= 0;
     find("later").disabled = index >= ids.length - 1;
+    // A button that cannot be pressed any more must not take the focus with it.
+    if (focused.disabled && dialog.contains(focused)) {
+      find(["earlier", "later"].find((name) => !find(name).disabled) ?? "close").focus();
+    }
     return index;
   };
 
@@ -85,9 +90,10 @@ export function connectManage(dialog, { uploads, changed, deleted }) {
   find("keep").addEventListener("click", () => ask(false));
   find("really").addEventListener("click", () => doing(async () => {
     await deletePortrait(portrait.id);
-    dialog.close();
     deleted(portrait);
+    dialog.close();
   }));
+  dialog.addEventListener("close", closed);
   return open;
 }
 

@@ -1,7 +1,9 @@
 // The Record button, the red indicator that cannot be overlooked, and the finished recording.
 
-import { Problem } from "./problems.js";
+import { Problem, recordingUnanswered } from "./problems.js";
 import { fetchRecording } from "./server.js";
+
+const ANSWER_MS = 6_000;
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
@@ -15,13 +17,14 @@ export class RecordControl {
   #since = 0;
   #timer = 0;
   #recording = null;
+  #unanswered = 0;
 
   /** @param {Document} page @param {(on: boolean) => void} ask reaches the server @param {(error: Problem) => void} fail */
   constructor(page, ask, fail) {
     this.#element = (id) => page.getElementById(id);
     this.#ask = ask;
     this.#fail = fail;
-    this.#element("record").addEventListener("click", () => this.#ask(!this.#on));
+    this.#element("record").addEventListener("click", () => this.#press());
     this.#element("recorded-save").addEventListener("click", () => this.#save());
   }
 
@@ -33,6 +36,7 @@ export class RecordControl {
   /** Without a live session nothing is recorded. */
   setLive(live) {
     this.#live = live;
+    if (!live) clearTimeout(this.#unanswered);
     if (!live && this.#on) this.update({ on: false, recording: this.#recording });
     this.#show();
   }
@@ -40,6 +44,7 @@ export class RecordControl {
   /** What the server says: whether it records, and into what. */
   update({ on, recording }) {
     if (on && !this.#on) this.#since = performance.now();
+    clearTimeout(this.#unanswered);
     this.#on = on;
     this.#recording = recording;
     clearInterval(this.#timer);
@@ -69,9 +74,16 @@ export class RecordControl {
     this.#element("record-badge").hidden = !this.#on;
   }
 
+  #press() {
+    this.#ask(!this.#on);
+    clearTimeout(this.#unanswered);
+    this.#unanswered = setTimeout(() => this.#fail(recordingUnanswered()), ANSWER_MS);
+  }
+
   async #save() {
     const button = this.#element("recorded-save");
-    button.disabled = true;
+    if (button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true"); // a disabled one would lose the focus
     try {
       const address = URL.createObjectURL(await fetchRecording(this.#recording.url));
       const link = Object.assign(document.createElement("a"), { href: address, download: `${this.#recording.id}.mp4` });
@@ -81,7 +93,7 @@ export class RecordControl {
       if (!(error instanceof Problem)) throw error;
       this.#fail(error);
     } finally {
-      button.disabled = false;
+      button.setAttribute("aria-disabled", "false");
     }
   }
 }

@@ -1,12 +1,14 @@
 // One live session: voice out, portrait and own voice in, controls and statistics on a data channel.
 
-import { Problem, connectionBlocked, connectionLost, noWebRtc } from "./problems.js";
-import { closeSession, describeServer, openSession } from "./server.js";
+import { firstPicture, untilLost } from "./liveness.js";
+import { Problem, browserStuck, connectionBlocked, connectionLost, noPicture, noWebRtc } from "./problems.js";
+import { closeSession, describeServer, openSession, sendCandidates } from "./server.js";
+import { Trickle } from "./trickle.js";
+import { sleep, within } from "./wait.js";
 
-const CONNECT_TIMEOUT_MS = 12_000;
-const GATHER_TIMEOUT_MS = 1_500;
-const DISCONNECTED_GRACE_MS = 2_500;
-const RETRY_DELAYS_MS = [500, 1_000, 2_000, 4_000, 8_000];
+const BROWSER_MS = 10_000;
+// Together longer than a server needs to start again.
+const RETRY_DELAYS_MS = [500, 1_000, 2_000, 4_000, 5_000, 5_000, 5_000, 5_000];
 
 /**
  * Events: `state` (detail: connecting, live, reconnecting, closed), `stats` (the server's figures), `notice`
@@ -19,19 +21,20 @@ export class TalkSession extends EventTarget {
   #place = null;
   #track;
   #config;
-  #video;
+  #player;
   #abort = new AbortController();
   #closed = false;
   #reconnecting = null;
 
   /**
-   * @param {{track: MediaStreamTrack, portrait: string, controls: object, video: HTMLVideoElement}} parts
+   * @param {{track: MediaStreamTrack, portrait: string, controls: object, player: Player, video: HTMLVideoElement}} parts
    */
-  constructor({ track, portrait, controls, video }) {
+  constructor({ track, portrait, controls, player, video }) {
     super();
     this.#track = track;
     this.#config = { portrait, controls: { ...controls } };
-    this.#video = video;
+    this.#player = player;
+    this.video = video;
   }
 
   get connection() {
@@ -53,19 +56,17 @@ export class TalkSession extends EventTarget {
   /** Sends the sliders; kept for a reconnection. */
   setControls(controls) {
     this.#config.controls = { ...controls };
-    if (this.#channel?.readyState === "open") {
-      this.#channel.send(JSON.stringify({ type: "controls", ...controls }));
-    }
+    this.#tell({ type: "controls", ...controls });
   }
 
   /** Asks the server to record this session, or to stop; it answers with a `recording` event and a notice. */
   setRecording(on) {
-    if (this.#channel?.readyState === "open") this.#channel.send(JSON.stringify({ type: "recording", on }));
+    this.#tell({ type: "recording", on });
   }
 
   async setTrack(track) {
     this.#track = track;
-    await this.#sender?.replaceTrack(track);
+    if (this.#sender) await within(this.#sender.replaceTrack(track), BROWSER_MS, () => { throw browserStuck(); });
   }
 
   close() {
@@ -77,81 +78,55 @@ export class TalkSession extends EventTarget {
   }
 
   async #connect() {
+    const { signal } = this.#abort;
     // Asked anew for each connection, also after a break: a relay's credentials expire.
-    const server = await describeServer(this.#abort.signal);
+    const server = await describeServer(signal);
+    signal.throwIfAborted();
     const connection = new RTCPeerConnection({
       bundlePolicy: "max-bundle",
       iceServers: server.ice_servers ?? [],
       iceTransportPolicy: server.ice_transport_policy ?? "all",
     });
     this.#connection = connection;
-    const stream = new MediaStream();
     this.#channel = connection.createDataChannel("talkalong");
     this.#channel.onmessage = (event) => this.#read(event.data);
     this.#channel.onopen = () => this.setControls(this.#config.controls);
     this.#sender = connection.addTransceiver(this.#track, { direction: "sendrecv" }).sender;
-    const picture = connection.addTransceiver("video", { direction: "recvonly" });
-    preferH264(picture);
+    preferH264(connection.addTransceiver("video", { direction: "recvonly" }));
+    const stream = new MediaStream();
     connection.ontrack = ({ track, receiver }) => {
       // The server already holds both tracks back by the same time; any more buffering is only delay.
       if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
       stream.addTrack(track);
-      if (this.#video.srcObject !== stream) this.#video.srcObject = stream;
-      this.#video.play().catch(() => undefined);
+      this.#player.show(stream);
     };
 
-    const offer = await connection.createOffer();
-    await connection.setLocalDescription(offer);
-    await gathered(connection);
-    const answer = await openSession(connection.localDescription.sdp, this.#config, this.#abort.signal);
+    const trickle = new Trickle(connection);
+    const described = connection.createOffer().then((offer) => connection.setLocalDescription(offer));
+    await within(described, BROWSER_MS, () => { throw browserStuck(); });
+    const answer = await openSession(await trickle.offer(), this.#config, signal);
     if (this.#closed || this.#connection !== connection) {
       closeSession(answer.location);
       throw new DOMException("The session was closed while it was being set up.", "AbortError");
     }
     this.#place = answer.location;
-    await connection.setRemoteDescription({ type: "answer", sdp: answer.sdp });
-    await this.#firstPicture(connection);
+    trickle.sendBy((fragment) => sendCandidates(answer.location, fragment, signal));
+    const accepted = connection.setRemoteDescription({ type: "answer", sdp: answer.sdp });
+    await within(accepted, BROWSER_MS, () => { throw browserStuck(); });
+    await firstPicture(connection, this.video, { blocked: connectionBlocked, dark: noPicture, signal });
     this.#watch(connection);
     this.#say("state", "live");
   }
 
-  async #firstPicture(connection) {
-    const video = this.#video;
-    await new Promise((resolve, reject) => {
-      const timeout = setTimeout(() => finish(reject, connectionBlocked()), CONNECT_TIMEOUT_MS);
-      const check = () => {
-        if (this.#closed) finish(reject, new DOMException("Closed.", "AbortError"));
-        else if (connection.connectionState === "failed") finish(reject, connectionBlocked());
-      };
-      const shown = () => finish(resolve);
-      const finish = (settle, value) => {
-        clearTimeout(timeout);
-        connection.removeEventListener("connectionstatechange", check);
-        this.#abort.signal.removeEventListener("abort", check);
-        settle(value);
-      };
-      connection.addEventListener("connectionstatechange", check);
-      this.#abort.signal.addEventListener("abort", check);
-      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(shown);
-      else video.addEventListener("loadeddata", shown, { once: true });
-    });
-  }
-
+  /** Connects again as soon as this connection is no use any more. */
   #watch(connection) {
-    let grace = 0;
-    const look = () => {
-      if (this.#connection !== connection || this.#closed) return;
-      clearTimeout(grace);
-      const state = connection.connectionState;
-      if (state === "failed" || state === "closed") this.#reconnect();
-      else if (state === "disconnected") grace = setTimeout(() => this.#reconnect(), DISCONNECTED_GRACE_MS);
-    };
-    connection.addEventListener("connectionstatechange", look);
-    // The server ends the channel when it ends the session (shutdown, time limit): no need to wait for ICE.
-    this.#channel.addEventListener("close", () => {
+    const lost = () => {
       if (this.#connection === connection && !this.#closed) this.#reconnect();
-    });
-    look();
+    };
+    untilLost(connection, this.#abort.signal).then(lost);
+    // The server ends the channel when it ends the session (shutdown, time limit): no need to wait for ICE.
+    if (this.#channel.readyState === "closed") lost();
+    this.#channel.addEventListener("close", lost);
   }
 
   #reconnect() {
@@ -176,7 +151,7 @@ export class TalkSession extends EventTarget {
       }
     }
     this.close();
-    this.#say("problem", last.code === "unreachable" ? connectionLost() : last);
+    this.#say("problem", ["unreachable", "no_answer"].includes(last.code) ? connectionLost() : last);
   }
 
   #disconnect() {
@@ -189,6 +164,10 @@ export class TalkSession extends EventTarget {
     connection?.close();
   }
 
+  #tell(message) {
+    if (this.#channel?.readyState === "open") this.#channel.send(JSON.stringify(message));
+  }
+
   #read(data) {
     let message;
     try {
@@ -196,9 +175,7 @@ export class TalkSession extends EventTarget {
     } catch {
       return;
     }
-    if (message.type === "stats") this.#say("stats", message);
-    if (message.type === "notice") this.#say("notice", message);
-    if (message.type === "recording") this.#say("recording", message);
+    if (["stats", "notice", "recording"].includes(message.type)) this.#say(message.type, message);
   }
 
   #say(kind, detail) {
@@ -217,22 +194,3 @@ function preferH264(transceiver) {
     // An old browser that refuses the list keeps its own order, which works too.
   }
 }
-
-/** All own addresses, or those found in time: one exchange is enough then. */
-function gathered(connection) {
-  if (connection.iceGatheringState === "complete") return Promise.resolve();
-  return new Promise((resolve) => {
-    const timeout = setTimeout(done, GATHER_TIMEOUT_MS);
-    function done() {
-      clearTimeout(timeout);
-      connection.removeEventListener("icegatheringstatechange", look);
-      resolve();
-    }
-    function look() {
-      if (connection.iceGatheringState === "complete") done();
-    }
-    connection.addEventListener("icegatheringstatechange", look);
-  });
-}
-
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,5 +1,6 @@
 // The dialog around an own picture: it is tried out first, then somebody agrees, then it is a portrait.
 
+import { prepared } from "./picture-file.js";
 import { discardPicture, forgetPicture, giveConsent, pictureAddress, tryPicture } from "./server.js";
 
 const VIEWS = [
@@ -10,8 +11,11 @@ const VIEWS = [
 ];
 const STILL_FIRST = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** Calls `done` with the new portrait. limits: () => the server's, with `portrait_bytes`. Returns what opens the picker. */
-export function connectUpload(dialog, input, { done, limits, kept }) {
+/**
+ * Calls `done` with the new portrait, `closed` when the dialog has gone. limits: () => the server's, with `portrait_bytes`.
+ * kept: () => how long it is kept, a sentence. Returns what opens the picker.
+ */
+export function connectUpload(dialog, input, { done, closed, limits, kept }) {
   const find = (id) => dialog.querySelector(`#upload-${id}`);
   let file = null;
   let local = "";
@@ -27,7 +31,8 @@ export function connectUpload(dialog, input, { done, limits, kept }) {
   const show = (state) => {
     find("look").dataset.state = state;
     find("look").setAttribute("aria-busy", String(state === "waiting"));
-    find("send").disabled = state === "waiting" || state === "recording";
+    // A disabled button would lose the focus.
+    find("send").setAttribute("aria-disabled", String(state === "waiting" || state === "recording"));
     find("send").textContent = { waiting: "One moment…", recording: "One moment…", refused: "Try again" }[state] ??
       "Use this portrait";
   };
@@ -62,17 +67,14 @@ export function connectUpload(dialog, input, { done, limits, kept }) {
   const tryOut = async () => {
     forgetDraft({ discard: true });
     complain("");
-    const wrong = wrongFile(file, limits());
-    if (wrong) {
-      complain(wrong);
-      return show("refused");
-    }
     show("waiting");
     find("preview").src = local;
     find("preview").alt = "The picture that you chose";
     const mine = trying = new AbortController();
     try {
-      const found = await tryPicture(file, { name: find("name").value.trim(), signal: mine.signal });
+      const picture = await prepared(file, limits());
+      if (trying !== mine) return;
+      const found = await tryPicture(picture, { name: find("name").value.trim(), signal: mine.signal });
       if (trying !== mine) return discardPicture(found.id);
       draft = found;
       find("statement").textContent = found.consent_statement.text;
@@ -82,7 +84,7 @@ export function connectUpload(dialog, input, { done, limits, kept }) {
       find("views").querySelector(`[value="${first}"]`).click();
       show("found");
     } catch (problem) {
-      if (problem?.name === "AbortError") return;
+      if (problem?.name === "AbortError" || trying !== mine) return;
       complain(problem.message);
       show("refused");
     }
@@ -102,10 +104,10 @@ export function connectUpload(dialog, input, { done, limits, kept }) {
     }
     tryOut();
   });
+  // What the browser cannot show is judged in words; a broken image says nothing.
   find("preview").addEventListener("error", () => {
-    if (file && !draft && find("preview").src === local && find("error").hidden) {
-      complain("The browser cannot read this file as a picture. Choose a JPEG, PNG or WebP photograph.");
-    }
+    find("preview").removeAttribute("src");
+    find("preview").alt = "";
   });
   find("other").addEventListener("click", () => input.click());
   find("cancel").addEventListener("click", () => dialog.close());
@@ -114,10 +116,12 @@ export function connectUpload(dialog, input, { done, limits, kept }) {
     forgetDraft({ discard: true });
     forgetFile();
     complain("");
+    closed();
   });
   addEventListener("pagehide", () => forgetDraft({ discard: true }));
   find("form").addEventListener("submit", async (event) => {
     event.preventDefault();
+    if (find("send").getAttribute("aria-disabled") === "true") return;
     if (!draft) return tryOut();
     complain("");
     show("recording");
@@ -164,14 +168,4 @@ function views(lookAt) {
     label.append(choice, text);
     return label;
   });
-}
-
-function wrongFile(file, limits) {
-  if (!file) return "Choose a picture first.";
-  if (!/^image\/(jpeg|png|webp)$/.test(file.type)) return "This is not a JPEG, PNG or WebP picture. Choose another one.";
-  const largest = limits?.portrait_bytes ?? 8_000_000;
-  if (file.size > largest) {
-    return `The picture is larger than ${Math.floor(largest / 1_000_000)} MB. Choose or save a smaller one.`;
-  }
-  return "";
 }

@@ -3,15 +3,19 @@
 // Address: /watch/NAME?mute=1&fit=contain|cover|fill&matte=0#token=TOKEN
 
 import { CutOut } from "./cut-out.js";
+import { firstPicture, untilLost } from "./liveness.js";
+import { Player } from "./player.js";
+import { FRAGMENT_TYPE, Trickle } from "./trickle.js";
+import { TimeLimit, sleep, within } from "./wait.js";
 
-const GATHER_TIMEOUT_MS = 1_000;
-const CONNECT_TIMEOUT_MS = 10_000;
+const BROWSER_MS = 10_000;
+const ANSWER_MS = 15_000;
 const FIRST_RETRY_MS = 1_000;
-const LONGEST_RETRY_MS = 8_000;
-const LOOK_MS = 1_000;
-const SILENT_LOOKS = 4; // seconds without a packet, after which the stream is taken for gone
+const LONGEST_RETRY_MS = 5_000; // whoever comes back is seen within seconds
 const MESSAGE_AFTER_MS = 1_500;
 const MATTE = "urn:talkalong:matte";
+const HINTS = { sound: "Click here or press a key to hear it", picture: "Click here or press a key to show it" };
+const LOST = { ended: "The stream has ended.", failed: "The connection was lost.", silent: "The stream has stopped." };
 
 const $ = (id) => document.getElementById(id);
 const video = $("picture");
@@ -22,20 +26,26 @@ const stream = location.pathname.replace(/\/+$/, "").split("/").pop();
 const endpoint = new URL(`../whep/${stream}`, location.href);
 const inObs = "obsstudio" in window; // a browser source shows the picture or nothing
 const wantsSound = !["", "1", "true"].includes(options.get("mute") ?? "no");
+const player = new Player(video, (refused) => {
+  $("hint").hidden = !refused || inObs;
+  $("hint").textContent = HINTS[refused] ?? "";
+});
 
 let place = null; // of our session on the server
 let messageTimer = 0;
 
 class Refused extends Error {
-  constructor(message, { retryAfterMs = 0, final = false } = {}) {
+  constructor(message, { retryAfterMs = 0, soon = false, final = false } = {}) {
     super(message);
     this.retryAfterMs = retryAfterMs;
+    this.soon = soon; // no reason to ask more and more seldom
     this.final = final;
   }
 }
 
 async function run() {
   let delay = FIRST_RETRY_MS;
+  say("Connecting…");
   for (;;) {
     try {
       await watch(() => { delay = FIRST_RETRY_MS; });
@@ -44,15 +54,17 @@ async function run() {
       say(error instanceof Refused ? error.message : "The connection was lost. Trying again…");
       if (error.final) return;
       await sleep(Math.max(delay, error.retryAfterMs ?? 0));
-      delay = Math.min(delay * 1.5, LONGEST_RETRY_MS);
+      delay = error.soon ? FIRST_RETRY_MS : Math.min(delay * 1.5, LONGEST_RETRY_MS);
     }
   }
 }
 
 /** Watches until the stream ends or the connection is lost; then throws. onLive: called once there is a picture. */
 async function watch(onLive) {
+  if (!globalThis.RTCPeerConnection) throw new Refused("This browser cannot make live connections.", { final: true });
   const connection = new RTCPeerConnection({ bundlePolicy: "max-bundle", iceServers: await iceServers() });
   const cutOut = new CutOut(video, $("cut-out"));
+  const over = new AbortController();
   try {
     const media = new MediaStream();
     connection.ontrack = ({ track, receiver }) => {
@@ -62,59 +74,83 @@ async function watch(onLive) {
     };
     connection.addTransceiver("audio", { direction: "recvonly" });
     connection.addTransceiver("video", { direction: "recvonly" });
-    await connection.setLocalDescription();
-    await gathered(connection);
-    const answer = await offer(connection.localDescription.sdp);
+    const trickle = new Trickle(connection);
+    await within(connection.setLocalDescription(), BROWSER_MS, stuck);
+    const answer = await offer(await trickle.offer());
     place = answer.place;
-    await connection.setRemoteDescription({ type: "answer", sdp: answer.sdp });
+    trickle.sendBy((fragment) => sendCandidates(answer, fragment));
+    await within(connection.setRemoteDescription({ type: "answer", sdp: answer.sdp }), BROWSER_MS, stuck);
     const matte = options.get("matte") === "0" ? null : answer.matte;
     if (matte) await cutOut.load(new URL(matte, endpoint)).catch((error) => console.warn(error));
-    video.srcObject = media;
-    const ended = untilEnded(connection);
-    ended.catch(() => undefined); // it may fail while we wait for the picture
-    await Promise.race([firstPicture(), ended, timeout(CONNECT_TIMEOUT_MS)]);
+    player.show(media);
+    const lost = untilLost(connection, over.signal).then((reason) => { throw new Refused(LOST[reason] ?? LOST.ended, { soon: true }); });
+    lost.catch(() => undefined); // it may come while we wait for the picture
+    await Promise.race([firstPicture(connection, video, { blocked, dark, signal: over.signal }), lost]);
     if (cutOut.ready) cutOut.start();
     document.body.toggleAttribute("data-matte", cutOut.ready);
     document.body.dataset.state = "live";
     say("");
     onLive();
-    await ended;
+    await lost;
   } finally {
+    over.abort(new Refused(LOST.ended));
     document.body.dataset.state = "waiting";
     cutOut.stop();
     connection.close();
     leave();
-    video.srcObject = null;
+    player.clear();
   }
 }
+
+const blocked = () => new Refused("No picture came: the network may not let it through. Trying again…");
+const dark = () => new Refused("The connection stands, but no picture came. Trying again…");
+const stuck = () => { throw new Refused("The browser does not get the connection ready. Trying again…"); };
 
 function headers(more = {}) {
   return token ? { ...more, Authorization: `Bearer ${token}` } : more;
 }
 
-async function iceServers() {
-  const response = await fetch(endpoint, { method: "OPTIONS", headers: headers() });
-  return links(response, "ice-server").map(({ target, parameters }) => ({
-    urls: target, username: parameters.username, credential: parameters.credential,
-  }));
+/** A request to the server, answered in time; read: takes what is wanted out of the response. */
+async function ask(address, request, read) {
+  const limit = new TimeLimit(ANSWER_MS);
+  try {
+    return await read(await fetch(address, { ...request, headers: headers(request.headers), signal: limit.signal }));
+  } catch (error) {
+    if (error instanceof Refused) throw error;
+    throw new Refused("The server does not answer. Trying again…");
+  } finally {
+    limit.end();
+  }
 }
 
-async function offer(sdp) {
-  const response = await fetch(endpoint, {
-    method: "POST", body: sdp, headers: headers({ "Content-Type": "application/sdp" }),
+function iceServers() {
+  return ask(endpoint, { method: "OPTIONS" }, (response) => links(response, "ice-server").map(({ target, parameters }) => ({
+    urls: target, username: parameters.username, credential: parameters.credential,
+  })));
+}
+
+function offer(sdp) {
+  const request = { method: "POST", body: sdp, headers: { "Content-Type": "application/sdp" } };
+  return ask(endpoint, request, async (response) => {
+    if (!response.ok) throw await refusal(response);
+    return {
+      sdp: await response.text(),
+      place: new URL(response.headers.get("Location"), endpoint),
+      tag: response.headers.get("ETag"),
+      matte: links(response, MATTE)[0]?.target,
+    };
   });
-  if (!response.ok) throw await refusal(response);
-  return {
-    sdp: await response.text(),
-    place: new URL(response.headers.get("Location"), endpoint),
-    matte: links(response, MATTE)[0]?.target,
-  };
+}
+
+function sendCandidates({ place: address, tag }, fragment) {
+  const request = { method: "PATCH", body: fragment, headers: { "Content-Type": FRAGMENT_TYPE, ...tag && { "If-Match": tag } } };
+  return ask(address, request, async (response) => { if (!response.ok) throw await refusal(response); });
 }
 
 async function refusal(response) {
   const retryAfterMs = 1_000 * (Number(response.headers.get("Retry-After")) || 0);
   const said = (await response.json().catch(() => ({}))).error?.message;
-  if (response.status === 409) return new Refused("Nobody is on air yet. The picture comes by itself.", { retryAfterMs });
+  if (response.status === 409) return new Refused("Nobody is on air yet. The picture comes by itself.", { retryAfterMs, soon: true });
   if (response.status === 401) {
     return new Refused("This stream needs a token: add #token=… to the address, and reload.", { final: true });
   }
@@ -131,63 +167,6 @@ function links(response, relation) {
         .map(([, name, quoted, plain]) => [name, quoted?.replace(/\\(.)/g, "$1") ?? plain.trim()])),
     }))
     .filter(({ parameters }) => parameters.rel === relation);
-}
-
-/** Rejects once the connection has ended or nothing has come for a while. */
-function untilEnded(connection) {
-  return new Promise((_, reject) => {
-    let received = 0;
-    let silent = 0;
-    const end = (message) => {
-      clearInterval(timer);
-      reject(new Refused(message));
-    };
-    const look = async () => {
-      if (["failed", "closed"].includes(connection.connectionState)) return end("The stream has ended.");
-      let total = 0;
-      for (const report of (await connection.getStats()).values()) {
-        if (report.type === "inbound-rtp") total += report.packetsReceived;
-      }
-      silent = total > received ? 0 : silent + 1;
-      received = total;
-      if (silent >= SILENT_LOOKS && document.body.dataset.state === "live") end("The stream has stopped.");
-    };
-    const timer = setInterval(look, LOOK_MS);
-    connection.addEventListener("connectionstatechange", look);
-    for (const { receiver } of connection.getTransceivers()) {
-      receiver.transport?.addEventListener("statechange", () => {
-        if (receiver.transport.state === "closed") end("The stream has ended.");
-      });
-    }
-  });
-}
-
-/** Plays, with sound if the browser lets us; resolves with the first picture. */
-async function firstPicture() {
-  const shown = new Promise((resolve) => {
-    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(resolve);
-    else video.addEventListener("loadeddata", resolve, { once: true });
-  });
-  video.muted = !wantsSound;
-  try {
-    await video.play();
-  } catch (error) {
-    if (error.name !== "NotAllowedError") throw error;
-    video.muted = true;
-    await video.play();
-  }
-  $("hint").hidden = !(wantsSound && video.muted);
-  await shown;
-}
-
-function unmute() {
-  if (!wantsSound || !video.muted || !video.srcObject) return;
-  video.muted = false;
-  $("hint").hidden = true;
-  video.play().catch(() => {
-    video.muted = true;
-    $("hint").hidden = false;
-  });
 }
 
 /** A sentence for a person who looks, once it has been true for a while; "" takes it away. */
@@ -211,24 +190,12 @@ function leave() {
   place = null;
 }
 
-function gathered(connection) {
-  return new Promise((resolve) => {
-    setTimeout(resolve, GATHER_TIMEOUT_MS);
-    const look = () => { if (connection.iceGatheringState === "complete") resolve(); };
-    connection.addEventListener("icegatheringstatechange", look);
-    look();
-  });
-}
-
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function timeout(ms) {
-  await sleep(ms);
-  throw new Refused("No picture came: the network may not let it through.");
+function tap() {
+  if (!$("hint").hidden) player.play();
 }
 
 document.body.dataset.fit = ["cover", "fill"].includes(options.get("fit")) ? options.get("fit") : "contain";
-addEventListener("pointerdown", unmute);
-addEventListener("keydown", unmute);
+player.setSound(wantsSound);
+for (const touch of ["pointerdown", "pointerup", "keydown"]) addEventListener(touch, tap); // a finger counts when it lifts
 addEventListener("pagehide", leave);
 run();

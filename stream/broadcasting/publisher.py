@@ -22,6 +22,8 @@ NEEDS = "it needs one audio section (Opus) that sends; a video section beside it
 class Publisher(Session):
     """A session without a way back; its own clock releases what others watch."""
 
+    silent_end_s = 8.0  # those who watch should not look at a portrait that rests for nobody
+
     def __init__(self, session_id: str, **parts: Any) -> None:
         super().__init__(session_id, **parts)
         self._offer = ""

@@ -46,6 +46,17 @@ def server(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[
         running.close()
 
 
+@pytest.fixture(scope="session")
+def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Its picture is as bright as the voice is loud: quick and exact, for all that is not about the model."""
+    running = RunningServer(tmp_path_factory.mktemp("plain-server"), stand_in=True)
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.close()
+
+
 @pytest.fixture
 async def browser(chromium: str, voice_wav: Path) -> AsyncIterator[Browser]:
     """With a microphone that speaks, and is allowed."""

@@ -102,6 +102,7 @@ async def test_an_own_portrait_from_upload_to_deletion(
     await page.click("#managed-really")
     await expect(page.locator("#managed")).to_be_hidden()
     await expect(page.locator(".tile[data-id]")).to_have_count(count)
+    await expect(chosen).to_be_focused()  # what had the focus is gone
     assert await asyncio.to_thread(files, folder) == before
     assert complaints == []
     await context.close()

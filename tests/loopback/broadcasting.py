@@ -32,7 +32,8 @@ async def offer_of(pc: RTCPeerConnection) -> str:
 
 
 class Source:
-    """`async with Source(http) as source`: publishes the pattern of `seed`, connected on entry, deleted on exit.
+    """`async with Source(http) as source`: publishes the pattern of `seed`, or what `speaker` says; connected on entry,
+    deleted on exit.
 
     with_picture: sends a picture too, as OBS does. query: of the WHIP address.
     """
@@ -43,13 +44,14 @@ class Source:
         *,
         query: str = "",
         seed: int = 1,
+        speaker: Speaker | None = None,
         with_picture: bool = False,
         headers: dict[str, str] | None = None,
     ) -> None:
         self._http = http
         self._query = query
         self._headers = headers or {}
-        self.speaker = Speaker(seed)
+        self.speaker = speaker or Speaker(seed)
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.pc.addTransceiver(self.speaker, direction="sendonly")
         if with_picture:

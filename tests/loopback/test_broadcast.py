@@ -7,16 +7,18 @@ import dataclasses
 import os
 import threading
 
+import av
 import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 
+from stream.broadcasting.publisher import Publisher
 from stream.broadcasting.shared_encoder import SharedVideo
 from stream.config import LimitsConfig
 from stream.protocol import AUDIO_LEAD_S
 from tests.loopback.broadcasting import SDP, Source, Watcher, offer_of
 from tests.loopback.conftest import Running, StartServer, quiet_config, start
-from tests.loopback.peer import Peer
+from tests.loopback.peer import Peer, Speaker
 from tests.loopback.real_time import in_real_time
 from tests.loopback.test_session import SKEW_S, gone, names, talk
 
@@ -109,6 +111,27 @@ async def test_when_the_source_leaves_viewers_end_and_the_name_is_free_again(run
             assert running.server.sessions == {}
             async with Source(running.http, query="?stream=studio-1") as back, Watcher(running.http, back):
                 assert len(running.server.audience.viewers) == 1
+
+
+class Mortal(Speaker):
+    """Gives nothing more once it is dead; says no goodbye either."""
+
+    dead = False
+
+    async def recv(self) -> av.AudioFrame:
+        if self.dead:
+            await asyncio.Event().wait()
+        return await super().recv()
+
+
+async def test_a_killed_source_is_let_go(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Publisher, "silent_end_s", 1.0)
+    async with Source(running.http, speaker=Mortal(1)) as source, Watcher(running.http, source) as watcher:
+        await asyncio.sleep(1.5)
+        assert len(running.server.sessions) == 1
+        source.speaker.dead = True
+        await watcher.until(lambda: watcher.pc.connectionState == "closed", timeout_s=8)
+        assert running.server.sessions == {}
 
 
 async def test_a_viewer_that_leaves_without_a_word_is_cleaned_up(running: Running) -> None:
