@@ -24,7 +24,6 @@ from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
 from stream.engine_session import EngineFrames
-from stream.errors import BadRequestError
 from stream.figures import Figures, Moment
 from stream.ice import Ice
 from stream.ingest import Ingest
@@ -57,7 +56,7 @@ from stream.released import Released
 from stream.security import Guard
 from stream.trace import Traces
 from stream.tracks import AudioOut, VideoOut
-from stream.trickle import Trickle
+from stream.trickle import Trickle, check_fragment
 from stream.windows import AudioWindower
 
 logger = logging.getLogger(__name__)
@@ -141,6 +140,7 @@ class Session:
             released=self.released,
         )
         self._pc = Ice(config).peer_connection()
+        self._offer = ""
         self._trickle = Trickle(self._pc, guard=guard, limit=config.limits.candidates)
         self._uplink: aiortc_patches.LowDelayBuffer | None = None
         self._channel: RTCDataChannel | None = None
@@ -160,12 +160,6 @@ class Session:
             offer,
             "it needs audio to and from the server (Opus) and video from it (H.264 or VP8), on one connection.",
         )
-        if audio.mid is None or video.mid is None:
-            raise BadRequestError(
-                "The offer needs one audio section (sendrecv, Opus) and one video section "
-                "(recvonly, H.264 or VP8).",
-                code="bad_sdp",
-            )
         self._codec = video_codec(answer)
         self._tune(audio, video)
         self._begin()
@@ -173,10 +167,13 @@ class Session:
 
     async def _negotiate(self, offer: str, needs: str) -> str:
         """The answer to `offer`, once our transceivers are there; `needs` says to a person what the offer lacks."""
+        self._offer = offer
         self._pc.on("track", self._on_track)
         self._pc.on("datachannel", self._on_channel)
         self._pc.on("connectionstatechange", self._on_connection_state)
-        return await negotiate(self._pc, offer, needs)
+        answer = await negotiate(self._pc, offer, needs)
+        await self._trickle.add(offer)
+        return answer
 
     def _begin(self, *more: Coroutine[Any, Any, None]) -> None:
         """Live from here on; `more` runs beside what every session does."""
@@ -205,6 +202,7 @@ class Session:
 
     async def add_candidates(self, fragment: str) -> None:
         """Trickled candidates (RFC 8840 fragment)."""
+        check_fragment(fragment, self._offer)
         await self._trickle.add(fragment)
 
     # --- life ---

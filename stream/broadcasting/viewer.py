@@ -15,7 +15,8 @@ from stream.broadcasting.shared_encoder import Feed
 from stream.config import ServeConfig
 from stream.errors import UnprocessableError
 from stream.ice import Ice
-from stream.negotiation import Section, audio_codecs, negotiate, sections, video_codec, video_codecs
+from stream.negotiation import audio_codecs, negotiate, sections, video_codec, video_codecs
+from stream.offer import Section
 from stream.protocol import AUDIO_LEAD_S, SAMPLE_RATE
 from stream.security import Guard
 from stream.trickle import Trickle, check_fragment
@@ -60,9 +61,8 @@ class Viewer:
     async def answer(self, offer: str) -> str:
         """The answer to this offer, with all of our candidates; it watches from here on."""
         self._offer = offer
-        check_viewing(sections(offer))
+        kinds = check_viewing(sections(offer))
         self._pc.on("connectionstatechange", self._on_connection_state)
-        kinds = [section.kind for section in sections(offer)]
         sound = self._pc.addTransceiver("audio", direction="sendonly") if "audio" in kinds else None
         picture = self._pc.addTransceiver("video", direction="sendonly") if "video" in kinds else None
         if sound is not None:
@@ -70,6 +70,7 @@ class Viewer:
         if picture is not None:
             picture.setCodecPreferences(video_codecs(self._media))
         answer = await negotiate(self._pc, offer, NEEDS)
+        await self._trickle.add(offer)
         if sound is not None:
             self._send_sound(sound)
         if picture is not None:
@@ -145,14 +146,16 @@ class Viewer:
         self._on_closed(self)
 
 
-def check_viewing(offered: list[Section]) -> None:
-    """draft-ietf-wish-whep, 4.2: the player offers to receive, at most one track of each kind."""
-    kinds = [section.kind for section in offered if section.kind in ("audio", "video")]
-    if not kinds or len(kinds) != len(set(kinds)):
-        raise UnprocessableError(f"The offer has {len(kinds)} media sections; {NEEDS}", code="bad_sections")
-    for section in offered:
-        if section.kind in ("audio", "video") and section.direction not in ("recvonly", "sendrecv"):
-            raise UnprocessableError(
-                f"The {section.kind} section is {section.direction}; a viewer offers recvonly.",
-                code="bad_direction",
-            )
+def check_viewing(offered: list[Section]) -> set[str]:
+    """The kinds (audio, video) that the player offers to receive (draft-ietf-wish-whep, 4.2). Of several sections of a
+    kind the first that fits is used and the others are rejected in the answer."""
+    media = [section for section in offered if section.kind in ("audio", "video")]
+    if not media:
+        raise UnprocessableError(f"The offer has no media section in use; {NEEDS}", code="bad_sections")
+    kinds = {section.kind for section in media if section.receives}
+    if not kinds:
+        raise UnprocessableError(
+            f"The {media[0].kind} section is {media[0].direction}; a viewer offers recvonly.",
+            code="bad_direction",
+        )
+    return kinds
