@@ -259,8 +259,10 @@ def datagram_received(self: aioice.ice.StunProtocol, data: bytes | str, addr: tu
 
 
 def heard_at(pc: RTCPeerConnection) -> float | None:
-    """When anything came from the other side last (sound, reports, checks), by time.monotonic; None before that, and
+    """When anything came from the other side last (sound, reports, checks), by time.monotonic; None before that. Now,
     where the installed version is not known."""
+    if not supported():
+        return time.monotonic()
     times = [getattr(transport._connection, "heard_at", None) for transport in _ice_transports(pc)]
     return max((at for at in times if at is not None), default=None)
 

@@ -25,15 +25,18 @@ logger = logging.getLogger(__name__)
 
 SERVER_TIMEOUT_S = 3.0  # for STUN and TURN; a caller waits for the answer meanwhile
 SOCKET_BUFFER_BYTES = 262_144
+ANYBODY = "192.0.2.1"  # of a network for documentation (RFC 5737), so on the way to everybody
 UNAUTHORIZED, QUOTA_REACHED, NO_CAPACITY = 401, 486, 508
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostPaths:
-    """port_range: first and last UDP port. public_address: PUBLIC or PUBLIC/PRIVATE."""
+    """port_range: first and last UDP port. public_address: PUBLIC or PUBLIC/PRIVATE. client: the address that the
+    client's request came from."""
 
     port_range: tuple[int, int] | None = None
     public_address: str | None = None
+    client: str = ""
 
     async def gather(
         self, connection: aioice.Connection, component: int, addresses: list[str], *, relay_only: bool
@@ -51,6 +54,8 @@ class HostPaths:
                 code="no_udp_port",
             )
         base = self.nat_base(addresses)
+        near = self.near_address()
+        hosts.sort(key=lambda item: _reach(item.local_candidate.host, near))
         candidates = [self._announced(item.local_candidate, base) for item in hosts]
         try:
             found, relays, refusal = await self._ask_servers(connection, component, hosts, relay_only)
@@ -129,12 +134,7 @@ class HostPaths:
         if not public or private:
             return private or None
         outside = [item for item in addresses if _is_outside(item)]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((public, 9))  # sends nothing: only asks for the route
-                routed = str(probe.getsockname()[0])
-            except OSError:
-                routed = ""
+        routed = _routed(public)
         base = routed if routed in outside else (outside[0] if len(outside) == 1 else None)
         if base is None and addresses:
             logger.warning(
@@ -143,6 +143,15 @@ class HostPaths:
                 public,
             )
         return base
+
+    def near_address(self) -> str:
+        """The own IPv4 address from which the way to the client goes; that of the way to everybody where the client
+        seems to be this machine, which may be a proxy."""
+        try:
+            ip = ipaddress.ip_address(self.client)
+        except ValueError:
+            ip = ipaddress.IPv4Address(ANYBODY)
+        return _routed(str(ip) if ip.version == 4 and not ip.is_loopback else ANYBODY)
 
     def _announced(self, candidate: Candidate, base: str | None) -> Candidate:
         if base is None or candidate.host != base:
@@ -197,6 +206,22 @@ class HostPaths:
             refusal = explain_relay(answers[-1], connection.turn_server)
             logger.warning("no TURN relay for this session: %s", refusal)
         return candidates, relays, refusal
+
+
+def _routed(address: str) -> str:
+    """The own IPv4 address from which packets to this one leave, or ""."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, 9))  # sends nothing: only asks for the route
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def _reach(address: str, near: str) -> tuple[bool, bool, bool]:
+    """Sorts first what a client can reach most likely: some (FFmpeg) try the first candidate alone, over IPv4."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return ip.version != 4, ip.is_loopback, address != near
 
 
 def _is_outside(address: str) -> bool:

@@ -71,7 +71,7 @@ class _Over(Exception):
 
 
 class Session:
-    """A duplex WebRTC session. `answer` starts it, `aclose` ends it; `on_closed` is told once."""
+    """A duplex WebRTC session. `answer` starts it, `aclose` ends it; `on_closed` is told once. address: its client."""
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class Session:
         guard: Guard,
         metrics: Metrics,
         recordings: RecordingFolder,
+        address: str,
         on_closed: Callable[[Session], None],
     ) -> None:
         self.id = session_id
@@ -139,7 +140,7 @@ class Session:
             on_shown=self._on_shown,
             released=self.released,
         )
-        self._pc = Ice(config).peer_connection()
+        self._pc = Ice(config).peer_connection(client=address)
         self._offer = ""
         self._trickle = Trickle(self._pc, guard=guard, limit=config.limits.candidates)
         self._uplink: aiortc_patches.LowDelayBuffer | None = None
@@ -150,6 +151,11 @@ class Session:
         self._failure: str | None = None
         self._started_at = self._clock.now()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether another session may take over its stream's name."""
+        return False
 
     # --- signalling ---
 

@@ -6,10 +6,14 @@ not decoded.
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from aiortc import RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamTrack
 
 from stream import aiortc_patches
+from stream.broadcasting.broadcast import SILENT_S
 from stream.errors import UnprocessableError
 from stream.negotiation import audio_codecs, sections
 from stream.offer import Section
@@ -20,6 +24,16 @@ NEEDS = "it needs an audio section (Opus) that sends; a video section beside it 
 
 class Publisher(Session):
     """A session without a way back; its own clock releases what others watch."""
+
+    def __init__(self, session_id: str, **parts: Any) -> None:
+        super().__init__(session_id, **parts)
+        self._opened_at = time.monotonic()
+
+    @property
+    def replaceable(self) -> bool:
+        """Nothing has come for a while, not even checks of the connection: the source was killed, or cut off."""
+        last = aiortc_patches.heard_at(self._pc) or self._opened_at
+        return time.monotonic() - last > SILENT_S
 
     @property
     def entity_tag(self) -> str:

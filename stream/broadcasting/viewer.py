@@ -27,7 +27,8 @@ NEEDS = "it needs one audio section (Opus), one video section (H.264 or VP8), or
 
 
 class Viewer:
-    """`answer` starts it, `aclose` or the end of its broadcast ends it; `on_closed` is told once."""
+    """`answer` starts it, `aclose` or the end of its broadcast ends it; `on_closed` is told once. address: the
+    client's."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Viewer:
         broadcast: Broadcast,
         config: ServeConfig,
         guard: Guard,
+        address: str,
         on_closed: Callable[[Viewer], None],
     ) -> None:
         self.id = viewer_id
@@ -43,7 +45,7 @@ class Viewer:
         self._limits = config.limits
         self._media = config.media
         self._on_closed = on_closed
-        self._pc = Ice(config).peer_connection()
+        self._pc = Ice(config).peer_connection(client=address)
         self._trickle = Trickle(self._pc, guard=guard, limit=config.limits.candidates)
         self._offer = ""
         self._feeds: list[Feed] = []

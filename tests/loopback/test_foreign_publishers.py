@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import av
 import httpx
 import pytest
 
-from tests.loopback.broadcasting import Source, Watcher
+from stream.broadcasting.broadcast import SILENT_S
+from tests.loopback.broadcasting import SDP, Source, Watcher, offer_of
 from tests.loopback.on_port import on_a_port
+from tests.loopback.test_refusals import check
 from tests.loopback.test_session import talk
 from tests.network.certificates import Authority
 
@@ -62,12 +65,59 @@ async def listen(http: httpx.AsyncClient, stream: str, began: float) -> None:
         await source.pc.close()
 
 
+def muxer(url: str, folder: Path, *how: str) -> AbstractAsyncContextManager[Process]:
+    certificate, key = Authority.create(folder).issue(folder, "localhost")
+    files = [f"--certificate={certificate}", f"--key={key}"]
+    return program(
+        sys.executable, "-m", "tests.loopback.whip_muxer", f"{url}/whip?stream=ffmpeg", *files, *how
+    )
+
+
 @needs_muxer
 @pytest.mark.parametrize("how", [[], ["--profile=baseline", "--active"], ["--profile=high"]])
 async def test_the_whip_client_of_ffmpeg_is_heard(how: list[str], tmp_path: Path) -> None:
-    certificate, key = Authority.create(tmp_path).issue(tmp_path, "localhost")
-    async with on_a_port() as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
-        place = f"{url}/whip?stream=ffmpeg"
-        command = [sys.executable, "-m", "tests.loopback.whip_muxer", place, *how]
-        async with program(*command, f"--certificate={certificate}", f"--key={key}") as process:
-            await listen(http, "ffmpeg", await begun(process))
+    async with (
+        on_a_port() as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+        muxer(url, tmp_path, *how) as process,
+    ):
+        await listen(http, "ffmpeg", await begun(process))
+
+
+@needs_muxer
+async def test_a_killed_publisher_leaves_its_name_and_its_viewers_to_the_next(tmp_path: Path) -> None:
+    source = Source(httpx.AsyncClient())  # only as what a watcher looks at
+    source.whep = "/whep/ffmpeg"
+    async with (
+        on_a_port() as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+        AsyncExitStack() as stack,
+    ):
+        async with muxer(url, tmp_path) as first:
+            source.speaker.started_at = await begun(first)
+            watcher = await stack.enter_async_context(Watcher(http, source))
+            begin, end = await talk(watcher, 4.0)
+            delay = watcher.lag_of_sound(begin, end)
+            refused = await publish(http)
+            check(refused, 409, "stream_in_use", "ffmpeg", "3 s")
+            assert refused.headers["Retry-After"] == "3"
+        killed = time.monotonic()
+        check(await publish(http), 409, "stream_in_use")  # it may be a gap in the network
+        await asyncio.sleep(killed + SILENT_S + 0.2 - time.monotonic())
+        async with muxer(url, tmp_path) as second:
+            watcher.speaker.started_at = await begun(second)
+            begin, end = await talk(watcher, 5.0)
+            assert abs(watcher.lag_of_sound(begin + 1, end) - delay) < 0.2
+            assert watcher.pc.connectionState == "connected"
+            assert (await http.get("/healthz")).json()["sessions"] == 1
+            assert (await http.get("/healthz")).json()["status"] == "ready"
+    await source.pc.close()
+
+
+async def publish(http: httpx.AsyncClient) -> httpx.Response:
+    """The answer to somebody else who would publish under the same name."""
+    other = Source(http)
+    try:
+        return await http.post("/whip?stream=ffmpeg", content=await offer_of(other.pc), headers=SDP)
+    finally:
+        await other.pc.close()
