@@ -247,15 +247,17 @@ class Session:
         if self._failure:
             self._send(notice_message("session_failed", self._failure, level="error"))
         self._report_metrics()
-        self._line.close()
-        self._audio_out.stop()
-        self._video_out.stop()
-        self.released.end()
-        await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
-        await self.recorder.aclose()
-        if not self._remote.done():
-            self._remote.cancel()
-        self._on_closed(self)
+        try:
+            self._line.close()
+            self._audio_out.stop()
+            self._video_out.stop()
+            self.released.end()
+            await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
+            await self.recorder.aclose()
+            if not self._remote.done():
+                self._remote.cancel()
+        finally:
+            self._on_closed(self)  # whatever happened: the place of this session is free again
 
     async def _end(self) -> None:
         await self._over.wait()

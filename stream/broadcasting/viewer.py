@@ -141,11 +141,13 @@ class Viewer:
         if self._closed:
             return
         self._closed = True
-        for feed in self._feeds:
-            feed.stop()
-        await aiortc_patches.close_peer(self._pc, timeout_s=self._limits.close_timeout_s)
-        await self.broadcast.leave()
-        self._on_closed(self)
+        try:
+            for feed in self._feeds:
+                feed.stop()
+            await aiortc_patches.close_peer(self._pc, timeout_s=self._limits.close_timeout_s)
+            await self.broadcast.leave()
+        finally:
+            self._on_closed(self)
 
 
 def check_viewing(offered: list[Section]) -> set[str]:
