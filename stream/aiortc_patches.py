@@ -36,13 +36,16 @@ from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcdtlstransport import (
     X509_DIGEST_ALGORITHMS,
+    RTCCertificate,
     RTCDtlsParameters,
+    SRTPProtectionProfile,
     State,
     certificate_digest,
 )
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParameters
 from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket
 from av.frame import Frame
+from OpenSSL import SSL
 
 from stream.protocol import FPS, SAMPLE_RATE
 
@@ -61,6 +64,12 @@ ARRIVALS = 16
 # What a client may call its codecs: Chromium goes below 64 when it has many, aiortc knows those from 96 on only.
 CLIENT_PAYLOAD_TYPES = (*range(64), *range(96, 128))
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
+CIPHERS = [  # aiortc's own
+    b"ECDHE-ECDSA-AES128-GCM-SHA256",
+    b"ECDHE-ECDSA-CHACHA20-POLY1305",
+    b"ECDHE-ECDSA-AES128-SHA",
+    b"ECDHE-ECDSA-AES256-SHA",
+]
 MAX_PLAYOUT_DELAY_MS = (
     500  # up to here Chromium shows a picture as it comes, unless it must wait for its sound
 )
@@ -233,6 +242,7 @@ def install(*, loopback: bool) -> None:
     setattr(rtp, "DYNAMIC_PAYLOAD_TYPES", CLIENT_PAYLOAD_TYPES)  # noqa: B010
     setattr(aioice.ice.Connection, "check_incoming", check_incoming)  # noqa: B010
     setattr(aioice.ice.StunProtocol, "datagram_received", datagram_received)  # noqa: B010
+    setattr(RTCCertificate, "_create_ssl_context", create_ssl_context)  # noqa: B010
     setattr(RTCDtlsTransport, "_validate_peer_identity", validate_peer_identity)  # noqa: B010
     if loopback and not isinstance(aioice.ice.get_host_addresses, _LoopbackAddresses):
         aioice.ice.get_host_addresses = _LoopbackAddresses(aioice.ice.get_host_addresses)
@@ -240,6 +250,7 @@ def install(*, loopback: bool) -> None:
 
 _check_incoming = aioice.ice.Connection.check_incoming
 _datagram_received = aioice.ice.StunProtocol.datagram_received
+_create_ssl_context = RTCCertificate._create_ssl_context
 
 
 def check_incoming(
@@ -265,6 +276,13 @@ def heard_at(pc: RTCPeerConnection) -> float | None:
         return time.monotonic()
     times = [getattr(transport._connection, "heard_at", None) for transport in _ice_transports(pc)]
     return max((at for at in times if at is not None), default=None)
+
+
+def create_ssl_context(self: RTCCertificate, srtp_profiles: list[SRTPProtectionProfile]) -> SSL.Context:
+    """Ciphers for RSA certificates, too: GStreamer has one. aiortc offers those for ECDSA alone, and cannot connect."""
+    context = _create_ssl_context(self, srtp_profiles)
+    context.set_cipher_list(b":".join(CIPHERS + [name.replace(b"ECDSA", b"RSA") for name in CIPHERS]))
+    return context
 
 
 def validate_peer_identity(self: RTCDtlsTransport, remote: RTCDtlsParameters) -> None:
@@ -345,6 +363,24 @@ class _ComponentGathering:
         )
         self._connection._protocols += protocols
         return candidates
+
+
+_closings: set[asyncio.Task[None]] = set()
+
+
+def join_late(connection: aioice.Connection, protocol: Any) -> None:
+    """A socket or relay of ours that was not there in time for the answer takes part in the checks; it is closed again
+    where these have ended."""
+    if connection._closing or connection._check_list_done:
+        task = asyncio.create_task(protocol.close())
+        _closings.add(task)
+        task.add_done_callback(_closings.discard)
+        return
+    connection._protocols.append(protocol)
+    connection._local_candidates.append(protocol.local_candidate)
+    for candidate in connection._remote_candidates:
+        connection._pair_remote_candidate(candidate)
+    connection.sort_check_list()
 
 
 def selected_pair(pc: RTCPeerConnection) -> tuple[str, str] | None:

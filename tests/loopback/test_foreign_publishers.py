@@ -1,10 +1,12 @@
-"""WHIP clients that are not ours publish, and a viewer hears what they said: FFmpeg's own, and GStreamer."""
+"""WHIP clients that are not ours publish, and a viewer hears what they said: FFmpeg's, and GStreamer's webrtcbin."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import time
+import wave
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -12,15 +14,19 @@ from pathlib import Path
 
 import av
 import httpx
+import numpy as np
 import pytest
 
 from stream.broadcasting.broadcast import SILENT_S
+from stream.protocol import SAMPLE_RATE
 from tests.loopback.broadcasting import SDP, Source, Watcher, offer_of
 from tests.loopback.on_port import on_a_port
+from tests.loopback.peer import Speaker
 from tests.loopback.test_refusals import check
 from tests.loopback.test_session import talk
 from tests.network.certificates import Authority
 
+SAID_S = 40
 needs_muxer = pytest.mark.skipif(
     "whip" not in av.formats_available, reason="this PyAV's FFmpeg has no whip muxer"
 )
@@ -82,6 +88,59 @@ async def test_the_whip_client_of_ffmpeg_is_heard(how: list[str], tmp_path: Path
         muxer(url, tmp_path, *how) as process,
     ):
         await listen(http, "ffmpeg", await begun(process))
+
+
+RTP = "application/x-rtp,media={0},encoding-name={1},payload={2}"
+SMALL = "video/x-raw,width=64,height=64,framerate=10/1"
+VP9 = f"vp9enc deadline=1 ! rtpvp9pay ! {RTP.format('video', 'VP9', 98)}"
+PICTURE = f"videotestsrc is-live=true ! {SMALL} ! {VP9} ! webrtc."
+SYSTEM_PYTHON = "/usr/bin/python3"
+PUBLISHER = Path(__file__).with_name("gstreamer_publisher.py")
+
+
+def needs_gstreamer() -> None:
+    parts = "import gi; gi.require_version('GstWebRTC', '1.0'); from gi.repository import Gst; Gst.init(None)"
+    found = (
+        f"{parts}; assert all(map(Gst.ElementFactory.find, ['webrtcbin', 'nicesrc', 'opusenc', 'vp9enc']))"
+    )
+    if (
+        not Path(SYSTEM_PYTHON).exists()
+        or subprocess.run([SYSTEM_PYTHON, "-c", found], capture_output=True).returncode
+    ):
+        pytest.skip("no GStreamer with webrtcbin for the system's Python (make gstreamer)")
+
+
+@pytest.mark.parametrize("picture", [False, True])
+async def test_webrtcbin_of_gstreamer_is_heard(picture: bool, tmp_path: Path) -> None:
+    """With its candidates in the offer; trickled, with VP9 beside the sound."""
+    needs_gstreamer()
+    speaker, file = Speaker(seed=1), tmp_path / "said.wav"
+    with wave.open(str(file), "wb") as out:
+        out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        out.writeframes(b"".join(speaker.pcm(packet).tobytes() for packet in range(SAID_S * 50)))
+    sound = f"filesrc location={file} ! wavparse ! audioconvert ! identity sync=true ! opusenc ! rtpopuspay"
+    pipeline = f"{sound} ! {RTP.format('audio', 'OPUS', 100)} ! webrtc. {PICTURE if picture else ''}"
+    source = Source(httpx.AsyncClient())  # only as what a watcher looks at
+    source.whep = "/whep/gstreamer"
+    async with (
+        on_a_port() as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+        program(
+            SYSTEM_PYTHON, str(PUBLISHER), f"{url}/whip?stream=gstreamer", pipeline, *["--trickle"] * picture
+        ),
+    ):
+        async with asyncio.timeout(20):
+            while not (await http.get("/healthz")).json()["sessions"]:  # noqa: ASYNC110 - a test polls
+                await asyncio.sleep(0.1)
+        async with Watcher(http, source) as watcher:
+            begin, end = await talk(watcher, 6.0)
+    await source.pc.close()
+    grid = np.arange(begin, end, 0.01)
+    at, level = np.array(watcher.sounds).T
+    heard = level[np.clip(np.searchsorted(at, grid, side="right") - 1, 0, len(at) - 1)]
+    said = speaker.level(np.arange(0, SAID_S, 0.01))
+    scores = [np.corrcoef(heard, said[i : i + len(heard)])[0, 1] for i in range(len(said) - len(heard))]
+    assert max(scores) > 0.8
 
 
 @needs_muxer

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
-from aioice import stun
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aioice import Candidate, stun
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.rtcdtlstransport import RTCCertificate
 
 from stream import aiortc_patches
@@ -118,6 +119,59 @@ async def test_closing_goes_on_where_aiortc_stumbles(answered: tuple[RTCPeerConn
     assert sockets
     assert await aiortc_patches.close_peer(pc, timeout_s=3) is False
     assert all(item.is_closing() for item in sockets)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_slow_relay_joins_the_checks_after_the_answer(
+    monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """Our own address leads nowhere and theirs knows of none of ours: only the relay, which is late, connects them."""
+    made = []
+
+    async def slow_relay(*, protocol_factory: Callable[[], Any], **_: Any) -> tuple[Candidate, Any]:
+        await asyncio.sleep(0.6)
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.create_datagram_endpoint(
+            protocol_factory, local_addr=("127.0.0.1", 0)
+        )
+        port = transport.get_extra_info("sockname")[1]
+        protocol.local_candidate = Candidate("r", 1, "udp", 1, "127.0.0.1", port, "relay")
+        made.append(transport)
+        return protocol.local_candidate, protocol
+
+    monkeypatch.setattr("stream.ice_gathering.SERVER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("aioice.ice.relayed_candidate", slow_relay)
+    turn = RTCIceServer("turn:127.0.0.1:9", "user", "word")
+    ours = aiortc_patches.peer_connection([turn], gather=HostPaths().gather)
+    theirs = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    theirs.createDataChannel("talkalong")
+    try:
+        await theirs.setLocalDescription(await theirs.createOffer())
+        await ours.setRemoteDescription(
+            RTCSessionDescription(theirs.localDescription.sdp.replace("a=end-of-candidates\r\n", ""), "offer")
+        )
+        monkeypatch.setattr("aioice.ice.get_host_addresses", lambda **_: ["127.0.0.1"])
+        begin = asyncio.get_running_loop().time()
+        await ours.setLocalDescription(await ours.createAnswer())
+        assert asyncio.get_running_loop().time() - begin < 0.5
+        assert "typ relay" not in ours.localDescription.sdp
+        if ends:
+            await ours.close()
+            await asyncio.sleep(0.8)
+            assert made[0].is_closing()
+            return
+        own = ours.sctp.transport.transport._connection._protocols[0]
+        monkeypatch.setattr(own, "send_stun", lambda *_: None)
+        answer = [line for line in ours.localDescription.sdp.splitlines() if "candidate" not in line]
+        await theirs.setRemoteDescription(RTCSessionDescription("\r\n".join([*answer, ""]), "answer"))
+        async with asyncio.timeout(10):
+            while ours.connectionState != "connected":  # noqa: ASYNC110 - a test polls
+                await asyncio.sleep(0.01)
+        pair = aiortc_patches.selected_pair(ours)
+        assert pair is not None
+        assert pair[0] == "relay"
+    finally:
+        await asyncio.gather(ours.close(), theirs.close())
 
 
 async def test_the_address_on_the_way_to_the_client_stands_first(monkeypatch: pytest.MonkeyPatch) -> None:
