@@ -13,7 +13,7 @@ KINDS = ("host", "srflx", "prflx", "relay")
 MAX_PRIORITY = 2**32 - 1
 # Foundation, component, transport, priority, address, port, kind; what follows is not needed.
 _LINE = re.compile(
-    r"(?:a=)?candidate:(\S{1,32}) (\d{1,3}) (\w+) (\d{1,10}) (\S+) (\d{1,5}) typ (\w+)(?: .*)?", re.ASCII
+    r"(?:a=)?candidate:(\S+) (\d{1,3}) (\w+) (\d{1,10}) (\S+) (\d{1,5}) typ (\w+)(?: .*)?", re.ASCII
 )
 _LOCAL_NAME = re.compile(r"[\w-]+\.local", re.ASCII | re.IGNORECASE)
 
