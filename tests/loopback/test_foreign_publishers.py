@@ -27,6 +27,7 @@ from tests.loopback.test_session import talk
 from tests.network.certificates import Authority
 
 SAID_S = 40
+LOUD = 2_000
 needs_muxer = pytest.mark.skipif(
     "whip" not in av.formats_available, reason="this PyAV's FFmpeg has no whip muxer"
 )
@@ -133,6 +134,7 @@ async def test_webrtcbin_of_gstreamer_is_heard(picture: bool, tmp_path: Path) ->
             while not (await http.get("/healthz")).json()["sessions"]:  # noqa: ASYNC110 - a test polls
                 await asyncio.sleep(0.1)
         async with Watcher(http, source) as watcher:
+            await watcher.until(lambda: max(level for _, level in watcher.sounds) > LOUD)  # it has begun
             begin, end = await talk(watcher, 6.0)
     await source.pc.close()
     grid = np.arange(begin, end, 0.01)
