@@ -6,12 +6,12 @@ PORT ?= 8080
 WHIP_WHEP := 1.2.0
 LOWEST := build/lower-bounds
 
-.PHONY: demo test lower-bounds lint format bench browser firefox relay sound speech whip-whep clean
+.PHONY: demo test lower-bounds lint format bench browser firefox relay sound speech whip-whep gstreamer clean
 
 demo: serve-environment
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: test-environment browser firefox relay sound speech whip-whep
+test: test-environment browser firefox relay sound speech whip-whep gstreamer
 	$(BIN)/python -m pytest
 
 # The oldest versions that pyproject.toml allows, in an environment of their own; about a quarter of an hour.
@@ -62,6 +62,13 @@ whip-whep:
 	@[ -f build/npm/node_modules/whip-whep/whip.js ] \
 	|| npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/npm whip-whep@$(WHIP_WHEP) \
 	|| echo "No npm, or it could not install whip-whep: the tests with it will be skipped."
+
+# GStreamer's webrtcbin for the system's own Python: a WHIP client that is not ours either.
+gstreamer:
+	@[ -x /usr/bin/python3 ] && /usr/bin/python3 -c "import gi; gi.require_version('GstWebRTC', '1.0')" 2>/dev/null \
+	|| $(call install,python3-gi gir1.2-gst-plugins-base-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-base \
+	  gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice) \
+	|| echo "No GStreamer could be installed: the tests with it will be skipped."
 
 # coturn, and what makes network namespaces, for the tests of relays and NAT.
 relay:

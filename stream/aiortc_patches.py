@@ -18,15 +18,34 @@ from typing import Any
 import aioice.ice
 import av
 import numpy as np
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, rtp
+from aioice.candidate import candidate_priority
+from aiortc import (
+    RTCConfiguration,
+    RTCDtlsTransport,
+    RTCIceCandidate,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCRtpSender,
+    rtp,
+)
 from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
+from aiortc.rtcdtlstransport import (
+    X509_DIGEST_ALGORITHMS,
+    RTCCertificate,
+    RTCDtlsParameters,
+    SRTPProtectionProfile,
+    State,
+    certificate_digest,
+)
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParameters
 from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket
 from av.frame import Frame
+from OpenSSL import SSL
 
 from stream.protocol import FPS, SAMPLE_RATE
 
@@ -42,7 +61,15 @@ SEQUENCE_MODULUS = 1 << 16
 TIMESTAMP_MODULUS = 1 << 32
 MAX_MISORDER = 100
 ARRIVALS = 16
+# What a client may call its codecs: Chromium goes below 64 when it has many, aiortc knows those from 96 on only.
+CLIENT_PAYLOAD_TYPES = (*range(64), *range(96, 128))
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
+CIPHERS = [  # aiortc's own
+    b"ECDHE-ECDSA-AES128-GCM-SHA256",
+    b"ECDHE-ECDSA-CHACHA20-POLY1305",
+    b"ECDHE-ECDSA-AES128-SHA",
+    b"ECDHE-ECDSA-AES256-SHA",
+]
 MAX_PLAYOUT_DELAY_MS = (
     500  # up to here Chromium shows a picture as it comes, unless it must wait for its sound
 )
@@ -198,7 +225,8 @@ def audio_level_dbov(frame: av.AudioFrame) -> int:
 
 
 def install(*, loopback: bool) -> None:
-    """The two process-wide mends: audio level, and (optionally) 127.0.0.1 as an ICE host address."""
+    """The process-wide mends: audio level, payload types, checks and certificates of foreign clients, and (optionally)
+    127.0.0.1 as an ICE host address."""
     if not supported():
         found = ", ".join(f"{name} {version(name)}" for name in TESTED)
         logger.warning(
@@ -210,8 +238,79 @@ def install(*, loopback: bool) -> None:
     rtp.compute_audio_level_dbov = audio_level_dbov
     if all(item.uri != PLAYOUT_DELAY_URI for item in HEADER_EXTENSIONS["video"]):
         HEADER_EXTENSIONS["video"].append(RTCRtpHeaderExtensionParameters(id=4, uri=PLAYOUT_DELAY_URI))
+    # setattr: mypy takes these for mistakes
+    setattr(rtp, "DYNAMIC_PAYLOAD_TYPES", CLIENT_PAYLOAD_TYPES)  # noqa: B010
+    setattr(aioice.ice.Connection, "check_incoming", check_incoming)  # noqa: B010
+    setattr(aioice.ice.StunProtocol, "datagram_received", datagram_received)  # noqa: B010
+    setattr(RTCCertificate, "_create_ssl_context", create_ssl_context)  # noqa: B010
+    setattr(RTCDtlsTransport, "_validate_peer_identity", validate_peer_identity)  # noqa: B010
     if loopback and not isinstance(aioice.ice.get_host_addresses, _LoopbackAddresses):
         aioice.ice.get_host_addresses = _LoopbackAddresses(aioice.ice.get_host_addresses)
+
+
+_check_incoming = aioice.ice.Connection.check_incoming
+_datagram_received = aioice.ice.StunProtocol.datagram_received
+_create_ssl_context = RTCCertificate._create_ssl_context
+
+
+def check_incoming(
+    self: aioice.ice.Connection, message: Any, addr: tuple[str, int], protocol: aioice.ice.StunProtocol
+) -> None:
+    """A check without PRIORITY (RFC 8445, 7.1.1 demands it; FFmpeg's WHIP client sends none) is as good as one with a
+    peer-reflexive address's; aioice raises a KeyError and never connects."""
+    component = protocol.local_candidate.component
+    message.attributes.setdefault("PRIORITY", candidate_priority(component, "prflx"))
+    _check_incoming(self, message, addr, protocol)
+
+
+def datagram_received(self: aioice.ice.StunProtocol, data: bytes | str, addr: tuple[Any, ...]) -> None:
+    """Notes when something came: see `heard_at`."""
+    setattr(self.receiver, "heard_at", time.monotonic())  # noqa: B010
+    _datagram_received(self, data, addr)
+
+
+def heard_at(pc: RTCPeerConnection) -> float | None:
+    """When anything came from the other side last (sound, reports, checks), by time.monotonic; None before that. Now,
+    where the installed version is not known."""
+    if not supported():
+        return time.monotonic()
+    times = [getattr(transport._connection, "heard_at", None) for transport in _ice_transports(pc)]
+    return max((at for at in times if at is not None), default=None)
+
+
+def create_ssl_context(self: RTCCertificate, srtp_profiles: list[SRTPProtectionProfile]) -> SSL.Context:
+    """Ciphers for RSA certificates, too: GStreamer has one. aiortc offers those for ECDSA alone, and cannot connect."""
+    context = _create_ssl_context(self, srtp_profiles)
+    context.set_cipher_list(b":".join(CIPHERS + [name.replace(b"ECDSA", b"RSA") for name in CIPHERS]))
+    return context
+
+
+def validate_peer_identity(self: RTCDtlsTransport, remote: RTCDtlsParameters) -> None:
+    """A certificate is good if one fingerprint of the strongest hash fits (RFC 8122, 5.1); aiortc wants all to fit, so
+    that a client with two certificates never connects."""
+    assert self._ssl is not None
+    certificate = self._ssl.get_peer_certificate(as_cryptography=True)
+    given = [(item.algorithm.lower(), item.value.upper()) for item in remote.fingerprints]
+    strongest = max((name for name, _ in given if name in X509_DIGEST_ALGORITHMS), default=None)
+    digest = certificate_digest(certificate, strongest) if certificate and strongest else None
+    if (strongest, digest) not in given:
+        logger.info("a client's certificate has none of the fingerprints that it announced")
+        self._set_state(State.FAILED)
+
+
+async def add_candidate(pc: RTCPeerConnection, candidate: RTCIceCandidate) -> None:
+    """Of the client's. A connection with one transport takes it for whichever section it is; aiortc drops those of
+    bundled sections, and of sections that are rejected."""
+    transports = _ice_transports(pc)
+    if len(transports) == 1:
+        await transports[0].addRemoteCandidate(candidate)
+    else:
+        await pc.addIceCandidate(candidate)
+
+
+def _ice_transports(pc: RTCPeerConnection) -> list[Any]:
+    """Empty where the installed version is not known."""
+    return list(getattr(pc, "_RTCPeerConnection__iceTransports", ())) if supported() else []
 
 
 class _LoopbackAddresses:
@@ -243,7 +342,7 @@ def peer_connection(
     gather_all = getattr(pc, "_RTCPeerConnection__gather")  # noqa: B009
 
     async def gather_own_way() -> None:
-        for transport in getattr(pc, "_RTCPeerConnection__iceTransports"):  # noqa: B009
+        for transport in _ice_transports(pc):
             connection = transport.iceGatherer._connection
             connection.get_component_candidates = _ComponentGathering(connection, gather, relay_only)
         await gather_all()
@@ -266,11 +365,27 @@ class _ComponentGathering:
         return candidates
 
 
+_closings: set[asyncio.Task[None]] = set()
+
+
+def join_late(connection: aioice.Connection, protocol: Any) -> None:
+    """A socket or relay of ours that was not there in time for the answer takes part in the checks; it is closed again
+    where these have ended."""
+    if connection._closing or connection._check_list_done:
+        task = asyncio.create_task(protocol.close())
+        _closings.add(task)
+        task.add_done_callback(_closings.discard)
+        return
+    connection._protocols.append(protocol)
+    connection._local_candidates.append(protocol.local_candidate)
+    for candidate in connection._remote_candidates:
+        connection._pair_remote_candidate(candidate)
+    connection.sort_check_list()
+
+
 def selected_pair(pc: RTCPeerConnection) -> tuple[str, str] | None:
     """The kinds of the local and remote candidate in use (host, srflx, prflx, relay); None before there is a pair."""
-    if not supported():
-        return None
-    for transport in getattr(pc, "_RTCPeerConnection__iceTransports"):  # noqa: B009
+    for transport in _ice_transports(pc):
         for pair in transport._connection._nominated.values():
             return pair.local_candidate.type, pair.remote_candidate.type
     return None
@@ -384,11 +499,16 @@ def show_at_once(sender: RTCRtpSender) -> None:
 
 
 async def close_peer(pc: RTCPeerConnection, *, timeout_s: float) -> bool:
-    """Close, but never hang (seen in aiortc); False if it had to be given up."""
+    """Close, but never hang and never raise (both seen in aiortc); False if it had to be given up."""
     try:
         async with asyncio.timeout(timeout_s):
             await pc.close()
     except TimeoutError:
         logger.warning("a peer connection did not close within %.1f s; it was abandoned", timeout_s)
+        return False
+    except Exception:
+        logger.warning("a peer connection could not be closed in order; its sockets are", exc_info=True)
+        stops = [asyncio.wait_for(transport.stop(), timeout_s) for transport in _ice_transports(pc)]
+        await asyncio.gather(*stops, return_exceptions=True)
         return False
     return True

@@ -103,8 +103,8 @@ class Ice:
         links = [server.link() for server in self.servers()]
         return {"Link": ", ".join(links)} if links else {}
 
-    def peer_connection(self) -> RTCPeerConnection:
-        """A connection of the server's own, with credentials of its own."""
+    def peer_connection(self, *, client: str = "") -> RTCPeerConnection:
+        """A connection of the server's own, with credentials of its own. client: the address of who asked for it."""
         servers = [
             RTCIceServer(urls=item.urls, username=item.username, credential=item.credential)
             for item in self.servers()
@@ -114,6 +114,7 @@ class Ice:
             if self._config.port_range
             else None,
             public_address=self._config.public_address,
+            client=client,
         )
         return aiortc_patches.peer_connection(
             servers, relay_only=self._config.policy == "relay", gather=paths.gather

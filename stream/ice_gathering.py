@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import secrets
 import socket
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -19,21 +20,26 @@ from typing import Any
 import aioice.ice
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
+from stream import aiortc_patches
 from stream.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
 
 SERVER_TIMEOUT_S = 3.0  # for STUN and TURN; a caller waits for the answer meanwhile
+LATE_RELAY_S = 15.0  # a slow relay may still join the checks
 SOCKET_BUFFER_BYTES = 262_144
+ANYBODY = "192.0.2.1"  # of a network for documentation (RFC 5737), so on the way to everybody
 UNAUTHORIZED, QUOTA_REACHED, NO_CAPACITY = 401, 486, 508
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostPaths:
-    """port_range: first and last UDP port. public_address: PUBLIC or PUBLIC/PRIVATE."""
+    """port_range: first and last UDP port. public_address: PUBLIC or PUBLIC/PRIVATE. client: the address that the
+    client's request came from."""
 
     port_range: tuple[int, int] | None = None
     public_address: str | None = None
+    client: str = ""
 
     async def gather(
         self, connection: aioice.Connection, component: int, addresses: list[str], *, relay_only: bool
@@ -51,6 +57,8 @@ class HostPaths:
                 code="no_udp_port",
             )
         base = self.nat_base(addresses)
+        near = self.near_address()
+        hosts.sort(key=lambda item: _reach(item.local_candidate.host, near))
         candidates = [self._announced(item.local_candidate, base) for item in hosts]
         try:
             found, relays, refusal = await self._ask_servers(connection, component, hosts, relay_only)
@@ -129,12 +137,7 @@ class HostPaths:
         if not public or private:
             return private or None
         outside = [item for item in addresses if _is_outside(item)]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((public, 9))  # sends nothing: only asks for the route
-                routed = str(probe.getsockname()[0])
-            except OSError:
-                routed = ""
+        routed = _routed(public)
         base = routed if routed in outside else (outside[0] if len(outside) == 1 else None)
         if base is None and addresses:
             logger.warning(
@@ -143,6 +146,15 @@ class HostPaths:
                 public,
             )
         return base
+
+    def near_address(self) -> str:
+        """The own IPv4 address from which the way to the client goes; that of the way to everybody where the client
+        seems to be this machine, which may be a proxy."""
+        try:
+            ip = ipaddress.ip_address(self.client)
+        except ValueError:
+            ip = ipaddress.IPv4Address(ANYBODY)
+        return _routed(str(ip) if ip.version == 4 and not ip.is_loopback else ANYBODY)
 
     def _announced(self, candidate: Candidate, base: str | None) -> Candidate:
         if base is None or candidate.host != base:
@@ -163,6 +175,8 @@ class HostPaths:
     ) -> tuple[list[Candidate], list[Any], str]:
         """Candidates and protocols of STUN and TURN, and why the relay is missing if it is."""
         asked: list[Coroutine[Any, Any, tuple[Candidate, Any]]] = []
+        relay: asyncio.Task[tuple[Candidate, Any]] | None = None
+        begin = time.monotonic()
         if connection.stun_server:
             asked += [
                 aioice.ice.server_reflexive_candidate(item, connection.stun_server)
@@ -170,7 +184,7 @@ class HostPaths:
                 if _is_outside(item.local_candidate.host)
             ]
         if connection.turn_server:
-            asked.append(
+            asking = asyncio.wait_for(
                 aioice.ice.relayed_candidate(
                     component=component,
                     hide_related_address=relay_only,
@@ -180,23 +194,60 @@ class HostPaths:
                     turn_password=connection.turn_password,
                     turn_ssl=connection.turn_ssl,
                     turn_transport=connection.turn_transport,
-                )
+                ),
+                SERVER_TIMEOUT_S if relay_only else LATE_RELAY_S,
             )
-        answers = await asyncio.gather(
-            *(asyncio.wait_for(item, SERVER_TIMEOUT_S) for item in asked), return_exceptions=True
-        )
-        candidates, relays, refusal = [], [], "none is configured."
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                continue
-            candidate, relay = answer
-            candidates.append(candidate)
+            relay = asyncio.create_task(asking, name="turn-relay")
+        reflexive = [asyncio.wait_for(item, SERVER_TIMEOUT_S) for item in asked]
+        try:
+            answers = await asyncio.gather(*reflexive, return_exceptions=True)
             if relay is not None:
-                relays.append(relay)
-        if connection.turn_server and isinstance(answers[-1], BaseException):
-            refusal = explain_relay(answers[-1], connection.turn_server)
+                rest_s = begin + SERVER_TIMEOUT_S - time.monotonic()
+                await asyncio.wait([relay], timeout=None if relay_only else max(rest_s, 0))
+        except BaseException:
+            if relay is not None:
+                relay.cancel()
+            raise
+        candidates = [answer[0] for answer in answers if not isinstance(answer, BaseException)]
+        if relay is None or connection.turn_server is None:
+            return candidates, [], "none is configured."
+        if not relay.done():
+            logger.info("the TURN server is slow; this session's relay joins in when it is there")
+            relay.add_done_callback(lambda task: _join(task, connection))
+            return candidates, [], ""
+        if (error := relay.exception()) is not None:
+            refusal = explain_relay(error, connection.turn_server)
             logger.warning("no TURN relay for this session: %s", refusal)
-        return candidates, relays, refusal
+            return candidates, [], refusal
+        candidate, protocol = relay.result()
+        return [*candidates, candidate], [protocol], ""
+
+
+def _join(task: asyncio.Task[tuple[Candidate, Any]], connection: aioice.Connection) -> None:
+    """A relay that came after the answer: the client learns of it by the checks that come from it."""
+    if task.cancelled():
+        return
+    if (error := task.exception()) is not None:
+        assert connection.turn_server is not None
+        logger.warning("no TURN relay for this session: %s", explain_relay(error, connection.turn_server))
+    else:
+        aiortc_patches.join_late(connection, task.result()[1])
+
+
+def _routed(address: str) -> str:
+    """The own IPv4 address from which packets to this one leave, or ""."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, 9))  # sends nothing: only asks for the route
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def _reach(address: str, near: str) -> tuple[bool, bool, bool]:
+    """Sorts first what a client can reach most likely: some (FFmpeg) try the first candidate alone, over IPv4."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return ip.version != 4, ip.is_loopback, address != near
 
 
 def _is_outside(address: str) -> bool:

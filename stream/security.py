@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import os
 import secrets
 from collections import Counter
 
+from stream.candidate import Candidate
 from stream.config import ServeConfig
 from stream.errors import (
     BadRequestError,
@@ -16,6 +16,7 @@ from stream.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from stream.offer import tidy
 
 TOKEN_VARIABLE = "TALKALONG_TOKEN"
 VIEWER_TOKEN_VARIABLE = "TALKALONG_VIEWER_TOKEN"
@@ -104,33 +105,22 @@ class Guard:
             del self._addresses[address]
 
     def check_offer(self, sdp: str) -> str:
-        """The offer without the candidates that are not accepted; raises for size and plain nonsense."""
+        """The offer in tidy lines, without the candidates that are not accepted; raises for size and plain nonsense."""
         if len(sdp) > self._limits.sdp_bytes:
             raise TooLargeError(
                 f"The offer has {len(sdp)} bytes; at most {self._limits.sdp_bytes} are accepted.",
                 code="sdp_too_large",
             )
-        if not sdp.startswith("v=0"):
+        offer = tidy(sdp)
+        if not offer.startswith("v=0\r\n"):
             raise BadRequestError(
                 "The body is not a session description: it must begin with 'v=0'.", code="bad_sdp"
             )
-        lines = sdp.splitlines()
-        if sum(line.startswith("a=candidate:") for line in lines) > self._limits.candidates * 3:
-            raise BadRequestError(
-                f"The offer has more than {self._limits.candidates} candidates a section.",
-                code="too_many_candidates",
-            )
+        lines = offer.splitlines()
         kept = [line for line in lines if not line.startswith("a=candidate:") or self.accepts_candidate(line)]
-        return "\r\n".join(kept) + "\r\n"
+        return "".join(f"{line}\r\n" for line in kept)
 
     def accepts_candidate(self, line: str) -> bool:
-        """Whether to talk to this address (`a=candidate:` line): only UDP, and public where so configured."""
-        parts = line.split()
-        if len(parts) < 8 or parts[2].lower() != "udp":
-            return False
-        if self._ice.private_candidates:
-            return True
-        try:
-            return ipaddress.ip_address(parts[4]).is_global
-        except ValueError:
-            return False  # an mDNS name: a private address in disguise
+        """Whether to talk to this address (`a=candidate:` line): it can be read, and is public where so configured."""
+        candidate = Candidate.parse(line)
+        return candidate is not None and (self._ice.private_candidates or candidate.is_global)

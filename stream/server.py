@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from stream import aiortc_patches
 from stream.broadcasting.audience import Audience
-from stream.broadcasting.broadcast import Broadcasts, new_name
+from stream.broadcasting.broadcast import Broadcast, Broadcasts, new_name
 from stream.config import ServeConfig
 from stream.data_directory import uploads_directory
 from stream.engine import ModelEngine
@@ -254,8 +254,12 @@ class Server:
         offer = self.guard.check_offer(offer)
         entry = self.gallery.get(options.portrait)
         stream = stream or new_name()
-        self.broadcasts.check_free(stream)
-        self.guard.enter(address)
+        left = await self._take_over(stream)
+        try:
+            self.guard.enter(address)
+        except BaseException:
+            self.broadcasts.close(left)
+            raise
         try:
             session = kind(
                 new_session_id(),
@@ -268,13 +272,19 @@ class Server:
                 guard=self.guard,
                 metrics=self.metrics,
                 recordings=self.recordings,
+                address=address,
                 on_closed=lambda closed: self._closed(closed, address),
             )
         except BaseException:
             self.guard.leave(address)
+            self.broadcasts.close(left)
             raise
         self.sessions[session.id] = session
-        session.broadcast = self.broadcasts.open(stream, released=session.released, entry=entry)
+        if left is None:
+            left = self.broadcasts.open(stream, released=session.released, entry=entry)
+        else:
+            left.attach(session.released, entry)
+        session.broadcast = left
         self.metrics.sessions.inc()
         try:
             answer = await session.answer(offer)
@@ -283,6 +293,20 @@ class Server:
             raise
         self.metrics.opened.labels(transport=transport).inc()
         return session, answer
+
+    async def _take_over(self, stream: str) -> Broadcast | None:
+        """The broadcast of this name whose session has gone without a word, and which ends here; None where the name is
+        free. Raises ConflictError while it is not."""
+        sessions = [session for session in self.sessions.values() if isinstance(session, Session)]
+        gone = next((it for it in sessions if it.broadcast is not None and it.broadcast.name == stream), None)
+        if gone is None or gone.broadcast is None or not gone.replaceable:
+            self.broadcasts.check_free(stream)
+            return None
+        logger.info("session %s fell silent; another goes on with its stream", gone.id)
+        broadcast, gone.broadcast = gone.broadcast, None
+        broadcast.detach()
+        await gone.aclose()
+        return broadcast
 
     def session(self, session_id: str) -> OpenSession:
         session = self.sessions.get(session_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
 from typing import Any
@@ -28,7 +29,6 @@ from stream.clock import SLOT_SAMPLES, PresentationClock
 from stream.config import ServeConfig
 from stream.engine import ModelEngine
 from stream.engine_session import EngineFrames
-from stream.errors import BadRequestError
 from stream.figures import Figures, Moment
 from stream.ice import Ice
 from stream.ingest import Ingest
@@ -61,7 +61,7 @@ from stream.released import Released
 from stream.security import Guard
 from stream.trace import Traces
 from stream.tracks import AudioOut, VideoOut
-from stream.trickle import Trickle
+from stream.trickle import Trickle, check_fragment
 from stream.windows import AudioWindower
 
 logger = logging.getLogger(__name__)
@@ -76,10 +76,10 @@ class _Over(Exception):
 
 
 class Session:
-    """A duplex WebRTC session. `answer` starts it, `aclose` ends it; `on_closed` is told once."""
+    """A duplex WebRTC session. `answer` starts it, `aclose` ends it; `on_closed` is told once. address: its client."""
 
     silent_end_s = math.inf
-    """A peer that is connected and sends no packet for so long is taken for gone."""
+    """A connected peer from whom nothing has come for so long is taken for gone."""
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class Session:
         guard: Guard,
         metrics: Metrics,
         recordings: RecordingFolder,
+        address: str,
         on_closed: Callable[[Session], None],
     ) -> None:
         self.id = session_id
@@ -147,7 +148,8 @@ class Session:
             on_shown=self._on_shown,
             released=self.released,
         )
-        self._pc = Ice(config).peer_connection()
+        self._pc = Ice(config).peer_connection(client=address)
+        self._offer = ""
         self._trickle = Trickle(self._pc, guard=guard, limit=config.limits.candidates)
         self._uplink: aiortc_patches.LowDelayBuffer | None = None
         self._channel: RTCDataChannel | None = None
@@ -155,8 +157,14 @@ class Session:
         self._connected = asyncio.Event()
         self._over = asyncio.Event()
         self._failure: str | None = None
-        self._started_at = self._heard_at = self._clock.now()
+        self._started_at = self._clock.now()
+        self._opened_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether another session may take over its stream's name."""
+        return False
 
     # --- signalling ---
 
@@ -167,12 +175,6 @@ class Session:
             offer,
             "it needs audio to and from the server (Opus) and video from it (H.264 or VP8), on one connection.",
         )
-        if audio.mid is None or video.mid is None:
-            raise BadRequestError(
-                "The offer needs one audio section (sendrecv, Opus) and one video section "
-                "(recvonly, H.264 or VP8).",
-                code="bad_sdp",
-            )
         self._codec = video_codec(answer)
         self._tune(audio, video)
         self._begin()
@@ -180,10 +182,13 @@ class Session:
 
     async def _negotiate(self, offer: str, needs: str) -> str:
         """The answer to `offer`, once our transceivers are there; `needs` says to a person what the offer lacks."""
+        self._offer = offer
         self._pc.on("track", self._on_track)
         self._pc.on("datachannel", self._on_channel)
         self._pc.on("connectionstatechange", self._on_connection_state)
-        return await negotiate(self._pc, offer, needs)
+        answer = await negotiate(self._pc, offer, needs)
+        await self._trickle.add(offer)
+        return answer
 
     def _begin(self, *more: Coroutine[Any, Any, None]) -> None:
         """Live from here on; `more` runs beside what every session does."""
@@ -212,6 +217,7 @@ class Session:
 
     async def add_candidates(self, fragment: str) -> None:
         """Trickled candidates (RFC 8840 fragment)."""
+        check_fragment(fragment, self._offer)
         await self._trickle.add(fragment)
 
     # --- life ---
@@ -252,15 +258,17 @@ class Session:
         if self._failure:
             self._send(notice_message("session_failed", self._failure, level="error"))
         self._report_metrics()
-        self._line.close()
-        self._audio_out.stop()
-        self._video_out.stop()
-        self.released.end()
-        await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
-        await self.recorder.aclose()
-        if not self._remote.done():
-            self._remote.cancel()
-        self._on_closed(self)
+        try:
+            self._line.close()
+            self._audio_out.stop()
+            self._video_out.stop()
+            self.released.end()
+            await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
+            await self.recorder.aclose()
+            if not self._remote.done():
+                self._remote.cancel()
+        finally:
+            self._on_closed(self)  # whatever happened: the place of this session is free again
 
     async def _end(self) -> None:
         await self._over.wait()
@@ -283,13 +291,13 @@ class Session:
 
     @property
     def silent_s(self) -> float:
-        """How long no packet of sound has come, at first since the session was opened."""
-        return self._clock.now() - self._heard_at
+        """How long nothing has come from the other side, not even checks of the connection."""
+        last = aiortc_patches.heard_at(self._pc)
+        return time.monotonic() - (self._opened_at if last is None else last)
 
     async def _end_when_silent(self) -> None:
         """Who is killed says no goodbye, and ICE notices after half a minute."""
         await self._connected.wait()
-        self._heard_at = max(self._heard_at, self._clock.now())
         rest_s = self.silent_end_s
         while rest_s > 0:
             await asyncio.sleep(rest_s)
@@ -317,7 +325,6 @@ class Session:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
-            self._heard_at = self._clock.now()
             pcm = to_int16(downmix.push(channels_of(frame), frame.sample_rate))
             self._traces.packet(self._uplink.arrival(frame.pts) if self._uplink is not None else None)
             self._ingest.push(frame.pts, pcm, self._clock.now())

@@ -44,6 +44,7 @@ class Audience:
                 broadcast=broadcast,
                 config=self._config,
                 guard=self._guard,
+                address=address,
                 on_closed=closed,
             )
         except BaseException:

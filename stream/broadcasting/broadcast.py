@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -13,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.broadcasting.shared_encoder import SharedAudio, SharedVideo
+from stream.clock import SLOT_SAMPLES
 from stream.config import ServeConfig
 from stream.errors import BadRequestError, ConflictError, NotLiveError, TooManySessionsError, UnavailableError
 from stream.portraits.entry import Entry
+from stream.protocol import SAMPLE_RATE
 from stream.released import Released
 
 logger = logging.getLogger(__name__)
@@ -23,6 +26,8 @@ logger = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME_BYTES = 16
 NOT_LIVE_RETRY_S = 2
+SILENT_S = 3.0  # a publisher of whom nothing has come for so long may be replaced by another of the same name
+SPARE_SLOTS = 5  # sound is ahead of its picture
 FULL_RETRY_S = 10
 
 
@@ -41,7 +46,11 @@ def check_name(name: str) -> str:
 
 
 class Broadcast:
-    """What one session releases, for its viewers. Costs nothing while there are none."""
+    """What a session releases, for its viewers. Costs nothing while there are none.
+
+    A session that goes may leave it to the next (`detach`, `attach`): the viewers see the last picture in between, and
+    their timeline goes on.
+    """
 
     def __init__(self, name: str, *, released: Released, entry: Entry, bit_rate: int) -> None:
         self.name = name
@@ -49,7 +58,12 @@ class Broadcast:
         self.ended = asyncio.Event()
         self.viewers = 0
         self.audio = SharedAudio()
-        self._released = released
+        self._released: Released | None = released
+        self._offset: int | None = (
+            0  # from the session's timeline to that of the viewers; None until it is known
+        )
+        self._last = 0  # on theirs
+        self._last_at = time.monotonic()
         self._bit_rate = bit_rate
         self._videos: dict[str, SharedVideo] = {}
 
@@ -62,24 +76,52 @@ class Broadcast:
     def enter(self) -> None:
         """One viewer more; the first makes the session's sound and pictures come here."""
         self.viewers += 1
-        if self.viewers == 1:
+        if self.viewers == 1 and self._released is not None:
             self._released.add(self)
 
     async def leave(self) -> None:
         """One viewer less; after the last, the encoders go."""
         self.viewers -= 1
         if not self.viewers:
-            self._released.remove(self)
+            if self._released is not None:
+                self._released.remove(self)
             videos, self._videos = self._videos, {}
             self.audio = SharedAudio()
             await asyncio.gather(*(video.aclose() for video in videos.values()))
 
+    def detach(self) -> None:
+        """From its session, which may end now without ending this."""
+        if self._released is not None:
+            self._released.remove(self)
+        self._released = None
+
+    def attach(self, released: Released, entry: Entry) -> None:
+        """To another session."""
+        self._released, self.entry = released, entry
+        self._offset = None if self.viewers else 0
+        if self.viewers:
+            released.add(self)
+
+    def _place(self, position: int) -> int:
+        """On the viewers' timeline, whole slots from the session's: as much later than the last as time has passed."""
+        now = time.monotonic()
+        if self._offset is None:
+            slots = (
+                self._last - position + (now - self._last_at) * SAMPLE_RATE
+            ) // SLOT_SAMPLES + SPARE_SLOTS
+            self._offset = int(slots) * SLOT_SAMPLES
+        placed = position + self._offset
+        if placed > self._last:
+            self._last, self._last_at = placed, now
+        return placed
+
     def on_picture(self, position: int, yuv: npt.NDArray[np.uint8], fresh: bool) -> None:
+        position = self._place(position)
         for video in self._videos.values():
             video.push(position, yuv)
 
     def on_sound(self, position: int, pcm: npt.NDArray[np.int16]) -> None:
-        self.audio.push(position, pcm)
+        self.audio.push(self._place(position), pcm)
 
     def on_end(self) -> None:
         self.ended.set()
@@ -109,8 +151,10 @@ class Broadcasts:
     def check_free(self, name: str) -> None:
         if name in self._streams:
             raise ConflictError(
-                f"Somebody publishes as '{name}' already; end that, or choose another name.",
+                f"Somebody publishes as '{name}' already; end that, or choose another name. One who has gone without a "
+                f"word leaves it after {SILENT_S:.0f} s.",
                 code="stream_in_use",
+                retry_after_s=round(SILENT_S),
             )
 
     def open(self, name: str, *, released: Released, entry: Entry) -> Broadcast:
@@ -119,8 +163,10 @@ class Broadcasts:
         self._streams[name] = stream
         return stream
 
-    def close(self, stream: Broadcast) -> None:
-        """Idempotent."""
+    def close(self, stream: Broadcast | None) -> None:
+        """Idempotent; nothing for None."""
+        if stream is None:
+            return
         stream.end()
         if self._streams.get(stream.name) is stream:
             del self._streams[stream.name]

@@ -1,22 +1,22 @@
 """A session fed by WHIP (RFC 9725): sound comes up, nothing goes down on the same connection.
 
-The portrait is for those who watch its broadcast. A picture that the source sends too is taken and not decoded.
+The portrait is for those who watch its broadcast. A picture that the source sends too is taken, whatever its codec, and
+not decoded.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from aiortc import RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamTrack
 
 from stream import aiortc_patches
+from stream.broadcasting.broadcast import SILENT_S
 from stream.errors import UnprocessableError
-from stream.negotiation import Section, audio_codecs, sections
+from stream.negotiation import audio_codecs, sections
+from stream.offer import Section
 from stream.session import Session
-from stream.trickle import check_fragment
 
-NEEDS = "it needs one audio section (Opus) that sends; a video section beside it may be H.264 or VP8."
+NEEDS = "it needs an audio section (Opus) that sends; a video section beside it may have any codec."
 
 
 class Publisher(Session):
@@ -24,9 +24,10 @@ class Publisher(Session):
 
     silent_end_s = 8.0  # those who watch should not look at a portrait that rests for nobody
 
-    def __init__(self, session_id: str, **parts: Any) -> None:
-        super().__init__(session_id, **parts)
-        self._offer = ""
+    @property
+    def replaceable(self) -> bool:
+        """The source was killed, or cut off."""
+        return self.silent_s > SILENT_S
 
     @property
     def entity_tag(self) -> str:
@@ -34,7 +35,6 @@ class Publisher(Session):
         return f'"{self.id}"'
 
     async def answer(self, offer: str) -> str:
-        self._offer = offer
         offered = sections(offer)
         check_publishing(offered)
         audio = self._pc.addTransceiver("audio", direction="recvonly")
@@ -49,10 +49,6 @@ class Publisher(Session):
         self._begin(self._release(self._audio_out), self._release(self._video_out))
         return answer
 
-    async def add_candidates(self, fragment: str) -> None:
-        check_fragment(fragment, self._offer)
-        await super().add_candidates(fragment)
-
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio":
             super()._on_track(track)
@@ -65,16 +61,12 @@ class Publisher(Session):
 
 
 def check_publishing(offered: list[Section]) -> None:
-    """RFC 9725, 4.2 and 4.4.2: the source offers to send, at most one track of each kind; here always sound."""
-    kinds = [section.kind for section in offered]
-    if kinds.count("audio") != 1 or kinds.count("video") > 1:
+    """RFC 9725, 4.2: the source offers to send; here always sound. Of several sections of a kind the first that fits is
+    used and the others are rejected in the answer."""
+    sounds = [section for section in offered if section.kind == "audio"]
+    if not sounds:
+        raise UnprocessableError(f"The offer has no audio section in use; {NEEDS}", code="bad_sections")
+    if not any(section.sends for section in sounds):
         raise UnprocessableError(
-            f"The offer has {kinds.count('audio')} audio and {kinds.count('video')} video sections; {NEEDS}",
-            code="bad_sections",
+            f"The audio section is {sounds[0].direction}; a source offers sendonly.", code="bad_direction"
         )
-    for section in offered:
-        if section.kind in ("audio", "video") and section.direction not in ("sendonly", "sendrecv"):
-            raise UnprocessableError(
-                f"The {section.kind} section is {section.direction}; a source offers sendonly.",
-                code="bad_direction",
-            )

@@ -165,8 +165,8 @@ class SharedVideo:
     def _encode(self, position: int, picture: npt.NDArray[np.uint8], force: bool) -> list[av.Packet[Any]]:
         """In a thread."""
         height, width = picture.shape[0] * 2 // 3, picture.shape[1]
-        if self._codec is None:
-            self._codec = self._open(width, height, self._bit_rate)
+        if self._codec is None or (self._codec.width, self._codec.height) != (width, height):
+            self._codec = self._open(width, height, self._bit_rate)  # begins with a key frame
         frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
         frame.pts = position // SLOT_SAMPLES * VIDEO_TICKS
         frame.time_base = VIDEO_TIME_BASE

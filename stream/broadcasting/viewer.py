@@ -15,7 +15,8 @@ from stream.broadcasting.shared_encoder import Feed
 from stream.config import ServeConfig
 from stream.errors import UnprocessableError
 from stream.ice import Ice
-from stream.negotiation import Section, audio_codecs, negotiate, sections, video_codec, video_codecs
+from stream.negotiation import audio_codecs, negotiate, sections, video_codec, video_codecs
+from stream.offer import Section
 from stream.protocol import AUDIO_LEAD_S, SAMPLE_RATE
 from stream.security import Guard
 from stream.trickle import Trickle, check_fragment
@@ -26,7 +27,8 @@ NEEDS = "it needs one audio section (Opus), one video section (H.264 or VP8), or
 
 
 class Viewer:
-    """`answer` starts it, `aclose` or the end of its broadcast ends it; `on_closed` is told once."""
+    """`answer` starts it, `aclose` or the end of its broadcast ends it; `on_closed` is told once. address: the
+    client's."""
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class Viewer:
         broadcast: Broadcast,
         config: ServeConfig,
         guard: Guard,
+        address: str,
         on_closed: Callable[[Viewer], None],
     ) -> None:
         self.id = viewer_id
@@ -42,7 +45,7 @@ class Viewer:
         self._limits = config.limits
         self._media = config.media
         self._on_closed = on_closed
-        self._pc = Ice(config).peer_connection()
+        self._pc = Ice(config).peer_connection(client=address)
         self._trickle = Trickle(self._pc, guard=guard, limit=config.limits.candidates)
         self._offer = ""
         self._feeds: list[Feed] = []
@@ -60,9 +63,8 @@ class Viewer:
     async def answer(self, offer: str) -> str:
         """The answer to this offer, with all of our candidates; it watches from here on."""
         self._offer = offer
-        check_viewing(sections(offer))
+        kinds = check_viewing(sections(offer))
         self._pc.on("connectionstatechange", self._on_connection_state)
-        kinds = [section.kind for section in sections(offer)]
         sound = self._pc.addTransceiver("audio", direction="sendonly") if "audio" in kinds else None
         picture = self._pc.addTransceiver("video", direction="sendonly") if "video" in kinds else None
         if sound is not None:
@@ -70,6 +72,7 @@ class Viewer:
         if picture is not None:
             picture.setCodecPreferences(video_codecs(self._media))
         answer = await negotiate(self._pc, offer, NEEDS)
+        await self._trickle.add(offer)
         if sound is not None:
             self._send_sound(sound)
         if picture is not None:
@@ -138,21 +141,25 @@ class Viewer:
         if self._closed:
             return
         self._closed = True
-        for feed in self._feeds:
-            feed.stop()
-        await aiortc_patches.close_peer(self._pc, timeout_s=self._limits.close_timeout_s)
-        await self.broadcast.leave()
-        self._on_closed(self)
+        try:
+            for feed in self._feeds:
+                feed.stop()
+            await aiortc_patches.close_peer(self._pc, timeout_s=self._limits.close_timeout_s)
+            await self.broadcast.leave()
+        finally:
+            self._on_closed(self)
 
 
-def check_viewing(offered: list[Section]) -> None:
-    """draft-ietf-wish-whep, 4.2: the player offers to receive, at most one track of each kind."""
-    kinds = [section.kind for section in offered if section.kind in ("audio", "video")]
-    if not kinds or len(kinds) != len(set(kinds)):
-        raise UnprocessableError(f"The offer has {len(kinds)} media sections; {NEEDS}", code="bad_sections")
-    for section in offered:
-        if section.kind in ("audio", "video") and section.direction not in ("recvonly", "sendrecv"):
-            raise UnprocessableError(
-                f"The {section.kind} section is {section.direction}; a viewer offers recvonly.",
-                code="bad_direction",
-            )
+def check_viewing(offered: list[Section]) -> set[str]:
+    """The kinds (audio, video) that the player offers to receive (draft-ietf-wish-whep, 4.2). Of several sections of a
+    kind the first that fits is used and the others are rejected in the answer."""
+    media = [section for section in offered if section.kind in ("audio", "video")]
+    if not media:
+        raise UnprocessableError(f"The offer has no media section in use; {NEEDS}", code="bad_sections")
+    kinds = {section.kind for section in media if section.receives}
+    if not kinds:
+        raise UnprocessableError(
+            f"The {media[0].kind} section is {media[0].direction}; a viewer offers recvonly.",
+            code="bad_direction",
+        )
+    return kinds

@@ -34,7 +34,7 @@ Authorization = Annotated[str | None, Header()]
 @router.post("/whip", status_code=201)
 async def publish(request: Request, authorization: Authorization = None) -> Response:
     """A source's offer in, the answer out. Query: `stream`, a name of one's own for those who watch, and the options of
-    a session (portrait, seed, hop_frames, right_frames, expressiveness, head_motion)."""
+    a session (portrait, seed, hop_frames, right_frames, expressiveness, head_motion, gaze)."""
     server = server_of(request)
     server.guard.check_token(authorization)
     server.check_ready()

@@ -53,6 +53,12 @@ class Speaker(MediaStreamTrack):
         index = np.clip(((at - self.started_at) / STEP_S).astype(int), -1, len(self._loud) - 1)
         return np.where(index >= 0, self._loud[index], False).astype(float)
 
+    def pcm(self, packet: int) -> np.ndarray:
+        """What is said in this packet, int16 [PACKET]."""
+        n = np.arange(packet * PACKET, (packet + 1) * PACKET)
+        loud = self._loud[(n / SAMPLE_RATE / STEP_S).astype(int)]
+        return (AMPLITUDE * np.sin(2 * np.pi * TONE_HZ * n / SAMPLE_RATE) * loud).astype(np.int16)
+
     async def recv(self) -> av.AudioFrame:
         if self.readyState != "live":
             raise MediaStreamError
@@ -60,9 +66,7 @@ class Speaker(MediaStreamTrack):
             self.started_at = time.monotonic()
         due = self.started_at + (self._packet + 1) * PACKET / SAMPLE_RATE
         await asyncio.sleep(max(due - time.monotonic(), 0))
-        n = np.arange(self._packet * PACKET, (self._packet + 1) * PACKET)
-        loud = self._loud[(n / SAMPLE_RATE / STEP_S).astype(int)]
-        pcm = (AMPLITUDE * np.sin(2 * np.pi * TONE_HZ * n / SAMPLE_RATE) * loud).astype(np.int16)
+        pcm = self.pcm(self._packet)
         frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
         frame.sample_rate, frame.pts = SAMPLE_RATE, self._packet * PACKET
         frame.time_base = fractions.Fraction(1, SAMPLE_RATE)

@@ -7,18 +7,18 @@ import dataclasses
 import os
 import threading
 
-import av
 import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 
+from stream import aiortc_patches
 from stream.broadcasting.publisher import Publisher
 from stream.broadcasting.shared_encoder import SharedVideo
 from stream.config import LimitsConfig
 from stream.protocol import AUDIO_LEAD_S
 from tests.loopback.broadcasting import SDP, Source, Watcher, offer_of
 from tests.loopback.conftest import Running, StartServer, quiet_config, start
-from tests.loopback.peer import Peer, Speaker
+from tests.loopback.peer import Peer
 from tests.loopback.real_time import in_real_time
 from tests.loopback.test_session import SKEW_S, gone, names, talk
 
@@ -113,25 +113,24 @@ async def test_when_the_source_leaves_viewers_end_and_the_name_is_free_again(run
                 assert len(running.server.audience.viewers) == 1
 
 
-class Mortal(Speaker):
-    """Gives nothing more once it is dead; says no goodbye either."""
-
-    dead = False
-
-    async def recv(self) -> av.AudioFrame:
-        if self.dead:
-            await asyncio.Event().wait()
-        return await super().recv()
-
-
-async def test_a_killed_source_is_let_go(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Publisher, "silent_end_s", 1.0)
-    async with Source(running.http, speaker=Mortal(1)) as source, Watcher(running.http, source) as watcher:
-        await asyncio.sleep(1.5)
+async def test_a_killed_source_is_let_go_and_a_muted_one_is_not(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Source(running.http) as source, Watcher(running.http, source) as watcher:
+        source.speaker.stop()  # no more sound, but the connection is kept alive
+        await asyncio.sleep(Publisher.silent_end_s + 1)
         assert len(running.server.sessions) == 1
-        source.speaker.dead = True
-        await watcher.until(lambda: watcher.pc.connectionState == "closed", timeout_s=8)
+        monkeypatch.setattr(Publisher, "silent_end_s", 1.0)  # the next look is at the longer time's end
+        cut_off(source.pc)
+        await watcher.until(lambda: watcher.pc.connectionState == "closed", timeout_s=20)
         assert running.server.sessions == {}
+
+
+def cut_off(pc: RTCPeerConnection) -> None:
+    """Nothing that it sends arrives any more, as if its program were killed."""
+    for transport in aiortc_patches._ice_transports(pc):
+        for protocol in transport._connection._protocols:
+            protocol.transport.sendto = lambda *_: None
 
 
 async def test_a_viewer_that_leaves_without_a_word_is_cleaned_up(running: Running) -> None:

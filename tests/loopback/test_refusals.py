@@ -64,8 +64,6 @@ async def test_refused_offers(running: Running, offer: str) -> None:
     check(await post("/v1/sessions?seed=x", content=offer, headers=SDP), 400, "bad_config")
     only_audio = offer[: offer.index("m=video")].replace("BUNDLE 0 1", "BUNDLE 0")
     check(await post("/v1/sessions", content=only_audio, headers=SDP), 400, "bad_sdp", "video")
-    many = offer + "a=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n" * 100
-    check(await post("/v1/sessions", content=many, headers=SDP), 400, "too_many_candidates")
     form = {"config": (None, "{}")}
     check(await post("/v1/sessions", files=form), 400, "missing_field", "sdp")
     form = {"sdp": (None, offer), "config": (None, '{"controls": {"head_motion": 9}}')}
@@ -91,8 +89,7 @@ async def test_trickle(running: Running) -> None:
         )
         assert good.status_code == 204
         check(await patch(peer.location, content=line, headers=SDP), 415, "unsupported_media_type")
-        flood = "\r\n".join(["a=mid:0", *[line] * 30])
-        check(await patch(peer.location, content=flood, headers=TRICKLE), 400, "too_many_candidates")
+        check(await patch(peer.location, content="hello", headers=TRICKLE), 400, "bad_fragment", "a=mid:0")
 
 
 async def test_deleting_twice_is_fine(running: Running) -> None:

@@ -142,14 +142,10 @@ async def test_what_is_no_offer_is_refused(running: Running, up: str, down: str,
         check(await post(address, content="hello", headers=SDP), 400, "bad_sdp", "v=0")
         check(await post(address, content="v=0\r\n" + "a" * 70_000, headers=SDP), 413, "sdp_too_large")
         check(await post(address, content="v=0\r\ns=-\r\n", headers=SDP), 422, "bad_sections")
-        twice = await offered(("audio", "sendonly"), ("audio", "sendonly"))
-        check(await post(address, content=twice, headers=SDP), 422, "bad_sections", "Opus")
         wrong = down if address == "/whip" else up
         check(await post(address, content=wrong, headers=SDP), 422, "bad_direction")
         foreign = offer.replace("opus/48000/2", "speex/16000").replace("PCM", "XXX")
         check(await post(address, content=foreign, headers=SDP), 400, "bad_sdp", "Opus")
-        many = offer + f"{CANDIDATE}\r\n" * 100
-        check(await post(address, content=many, headers=SDP), 400, "too_many_candidates")
         assert len(running.server.sessions) == 1
         assert not running.server.audience.viewers
 
@@ -211,8 +207,11 @@ async def test_trickle(small: Running) -> None:
             kept = await patch(place, content="\r\n".join([*same, "a=mid:0"]), headers=TRICKLE)
             assert kept.status_code == 204
             assert peer.pc.connectionState == "connected"
-            flood = "\r\n".join(["a=mid:0", *[CANDIDATE] * 5])
-            check(await patch(place, content=flood, headers=TRICKLE), 400, "too_many_candidates")
+            flood = "\r\n".join(
+                ["a=mid:0", *[CANDIDATE.replace("40000", f"{40_000 + i}") for i in range(50)]]
+            )
+            assert (await patch(place, content=flood, headers=TRICKLE)).status_code == 204
+            assert peer.pc.connectionState == "connected"
         whip_as_whep = source.location.replace("/whip/", "/whep/s/")
         check(await patch(whip_as_whep, content=FRAGMENT, headers=TRICKLE), 404, "session_not_found")
 
