@@ -1,4 +1,4 @@
-"""What a picture file says about itself: its kind by content, its size, how it lies. Nothing is decoded, whatever its size.
+"""What a picture file says about itself: its kind by content, its size, how it lies. Nothing is decoded.
 
 Kinds that are not taken are told by name. Of metadata only what matters is read, by code that survives any bytes: an
 orientation that cannot be read is none. `PictureFile.pixels_only` is the file without all of it, for a decoder that
@@ -83,6 +83,7 @@ def _read_jpeg(data: bytes) -> PictureFile:
     kept = bytearray(data[:2])
     orientation = size = None
     one_pass = True
+    scan = 0
     for at, marker, whole in _jpeg_segments(data):
         body = whole[4:]
         if marker in _SOF_LOSSLESS:
@@ -93,6 +94,7 @@ def _read_jpeg(data: bytes) -> PictureFile:
             _, height, width, components = struct.unpack_from(">BHHB", body)
             size, one_pass = (width, height), marker not in _SOF_PROGRESSIVE
         if marker == _SOS:
+            scan = at
             one_pass = one_pass and body[0] == components
             break
         if marker == _APP1 and body.startswith(_EXIF) and orientation is None:
@@ -110,12 +112,12 @@ def _read_jpeg(data: bytes) -> PictureFile:
         height=size[1],
         orientation=orientation or 1,
         shrinkable=one_pass,
-        pixels_only=bytes(kept) + data[at:],
+        pixels_only=bytes(kept) + data[scan:],
     )
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Place, marker and bytes of each segment up to the first scan's header; raises DamagedError where there is none."""
+    """Place, marker and bytes of each segment up to the first scan's; raises DamagedError if there is none."""
     at = 2
     for _ in range(_MAX_PARTS):
         at = data.find(b"\xff", at)  # over stray bytes between segments

@@ -1,4 +1,4 @@
-"""How large a picture may be; the defaults are the product's, `limits.portrait_*` of the server's configuration changes them."""
+"""How large a picture may be; `limits.portrait_*` of the server's configuration changes it for uploads."""
 
 from __future__ import annotations
 

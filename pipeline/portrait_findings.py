@@ -43,8 +43,9 @@ class Remark:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """Pixels are those of the picture, upright. face_box, crop_box: left, top, right, bottom. tilt: degrees, the
-    picture's right eye lower is positive. streamed_face_pixels: the face's height on the canvas. turn: of the nose from the middle of the eyes, in eye distances."""
+    """Pixels are those of the picture, upright. face_box, crop_box: left, top, right, bottom. streamed_face_pixels: the
+    face's height on the canvas. tilt: degrees, the picture's right eye lower is positive. turn: of the nose from the
+    middle of the eyes, in eye distances."""
 
     width: int
     height: int

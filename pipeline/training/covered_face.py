@@ -123,7 +123,8 @@ def _moved(
         crop = np.ascontiguousarray(crop[:, ::-1])
         points = np.stack([size - 1 - points[:, 0], points[:, 1]], 1)
     matrix = cv2.getRotationMatrix2D(((size - 1) / 2,) * 2, rng.normal(0, 6), rng.uniform(0.88, 1.12))
-    matrix[:, 2] += rng.normal(0, 6, 2)
+    matrix[0, 2] += rng.normal(0, 6)
+    matrix[1, 2] += rng.normal(0, 6)
     moved = cv2.warpAffine(crop, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, np.uint8), points @ matrix[:, :2].T + matrix[:, 2]
 
@@ -138,7 +139,7 @@ def _recoloured(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     elif kind < 0.25:
         pixels = pixels[..., rng.permutation(3)]
     if rng.random() < 0.3:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.5, 2.5))
+        pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.5, 2.5)))
     if rng.random() < 0.2:
         pixels = pixels + rng.normal(0, rng.uniform(0.01, 0.06), pixels.shape)
     if rng.random() < 0.1:
@@ -199,12 +200,10 @@ def main() -> None:
     some = features[:1000].float()
     mean, spread = some.mean((0, 2, 3), keepdim=True), some.std((0, 2, 3), keepdim=True) + 1e-3
     network = train((features, truth, weight), mean, spread, arguments.epochs)
-    cell, hidden, out = network[0], network[4], network[6]
-    weights = {
-        "mean": mean.ravel(), "spread": spread.ravel(),
-        "cell": cell.weight[:, :, 0, 0], "cell_bias": cell.bias,
-        "hidden": hidden.weight, "hidden_bias": hidden.bias, "out": out.weight, "out_bias": out.bias,
-    }  # fmt: skip
+    weights = {"mean": mean.ravel(), "spread": spread.ravel()}
+    for name, place in (("cell", 0), ("hidden", 4), ("out", 6)):
+        weights[name] = network.get_parameter(f"{place}.weight").flatten(1)
+        weights[f"{name}_bias"] = network.get_parameter(f"{place}.bias")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: np.ascontiguousarray(value.detach().numpy(), np.float32) for name, value in weights.items()},

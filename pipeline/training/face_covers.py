@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Points of the mesh: lips' outline; eyes' outlines, the one on the picture's left first; skin to take a hand's colour of.
+# Points of the mesh: outlines of lips and eyes (the one on the picture's left first), skin of a hand's colour.
 LIPS = [61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91]
 EYES = ([33, 160, 158, 133, 153, 144], [362, 385, 387, 263, 373, 380])
 NOSE_BRIDGE, NOSE_TIP, CHIN, FOREHEAD = 6, 1, 152, 10
@@ -49,8 +49,8 @@ def draw_cover(
     else:
         shape = kinds[rng.choice(len(kinds), p=[0.3, 0.25, 0.1, 0.15, 0.15, 0.05])](points, len(crop), rng)
         paint = _painted(texture, rng)
-    shape = cv2.GaussianBlur(shape, (0, 0), rng.uniform(0.4, 1.2))
-    return Cover(shape=np.asarray(shape, np.float32), paint=np.asarray(paint, np.float32))
+    soft = cv2.GaussianBlur(shape, (0, 0), rng.uniform(0.4, 1.2))
+    return Cover(shape=np.asarray(soft, np.float32), paint=np.asarray(paint, np.float32))
 
 
 def draw_clear_glasses(
@@ -90,9 +90,9 @@ def _lenses(
             cv2.ellipse(shape, (centre, (2 * width, 2 * height), turn), 1.0, thickness, cv2.LINE_AA)
         else:
             box = cv2.boxPoints((centre, (1.8 * width, 1.8 * height), turn))
-            cv2.polylines(shape, [np.int32(box)], True, 1.0, max(thickness, 1), cv2.LINE_AA)
+            cv2.polylines(shape, [np.round(box).astype(np.int32)], True, 1.0, max(thickness, 1), cv2.LINE_AA)
             if thickness < 0:
-                cv2.fillConvexPoly(shape, np.int32(box), 1.0, cv2.LINE_AA)
+                cv2.fillConvexPoly(shape, np.round(box).astype(np.int32), 1.0, cv2.LINE_AA)
     ends = [tuple(int(number) for number in eye) for eye in eyes]
     if thickness < 0:
         cv2.line(shape, ends[0], ends[1], 1.0, max(int(0.07 * apart), 2), cv2.LINE_AA)
@@ -115,7 +115,7 @@ def _bar(points: NDArray[np.float64], size: int, rng: np.random.Generator) -> ND
     box = cv2.boxPoints(
         (tuple(map(float, middle)), (apart * rng.uniform(1.7, 2.8), apart * rng.uniform(0.35, 0.8)), turn)
     )
-    return _filled(box, size)
+    return _filled(np.asarray(box, np.float64), size)
 
 
 def _ball(points: NDArray[np.float64], size: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -135,7 +135,8 @@ def _ball(points: NDArray[np.float64], size: int, rng: np.random.Generator) -> N
     if rng.random() < 0.6:
         cv2.ellipse(shape, ((x, y), (width, height), turn), 1.0, -1, cv2.LINE_AA)
     else:
-        cv2.fillConvexPoly(shape, np.int32(cv2.boxPoints(((x, y), (width, height), turn))), 1.0, cv2.LINE_AA)
+        box = np.round(cv2.boxPoints(((x, y), (width, height), turn))).astype(np.int32)
+        cv2.fillConvexPoly(shape, box, 1.0, cv2.LINE_AA)
     if rng.random() < 0.6:
         end = (int(x + rng.uniform(-0.8, 0.8) * apart), size)
         cv2.line(shape, (int(x), int(y)), end, 1.0, max(int(apart * rng.uniform(0.08, 0.3)), 2), cv2.LINE_AA)
@@ -194,10 +195,10 @@ def _hand(
         cv2.line(one, ends[0], ends[1], 1.0, max(int(width), 2), cv2.LINE_AA)
         depth = cv2.GaussianBlur(one, (0, 0), max(width / 4, 0.5))
         light = (0.6 + 0.5 * np.clip(depth, 0, 1)) * rng.uniform(0.92, 1.08)
-        paint = np.where(one[..., None] > 0.5, light[..., None] * skin, paint)
+        paint = np.asarray(np.where(one[..., None] > 0.5, light[..., None] * skin, paint), np.float32)
         shape = np.maximum(shape, one)
-    paint = paint + rng.normal(0, rng.uniform(0, 5), (size, size, 1))
-    return shape, np.asarray(np.clip(paint, 0, 255), np.float32)
+    noisy = paint + rng.normal(0, rng.uniform(0, 5), (size, size, 1))
+    return shape, np.asarray(np.clip(noisy, 0, 255), np.float32)
 
 
 def _painted(texture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -214,14 +215,15 @@ def _painted(texture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     if kind < 0.2:
         zoom = int(rng.integers(24, size // 2))
         left, top = rng.integers(0, size - zoom, 2)
-        paint = cv2.resize(texture[top : top + zoom, left : left + zoom], (size, size)).astype(np.float32)
+        part = cv2.resize(texture[top : top + zoom, left : left + zoom], (size, size))
+        paint = np.asarray(part, np.float32)
     elif kind < 0.45:
         angle = rng.uniform(0, np.pi)
         wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(20, 200))
-        paint = paint * (1 + rng.uniform(0.03, 0.3) * wave[..., None])
+        paint = np.asarray(paint * (1 + rng.uniform(0.03, 0.3) * wave[..., None]), np.float32)
     slope = rng.uniform(-0.5, 0.5, 2)
-    paint = paint * (1 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5))[..., None]
-    return np.asarray(paint + rng.normal(0, rng.uniform(0, 8), (size, size, 1)), np.float32)
+    light = (1 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5))[..., None]
+    return np.asarray(paint * light + rng.normal(0, rng.uniform(0, 8), (size, size, 1)), np.float32)
 
 
 def _filled(outline: NDArray[np.floating], size: int, *, rounded: bool = False) -> NDArray[np.float32]:
@@ -230,5 +232,5 @@ def _filled(outline: NDArray[np.floating], size: int, *, rounded: bool = False) 
     cv2.fillPoly(shape, [np.round(outline * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
     if rounded:
         blurred = cv2.GaussianBlur(shape, (0, 0), size / 40)
-        shape = np.clip((blurred - 0.5) * 8 + 0.5, 0, 1)
-    return np.asarray(shape, np.float32)
+        return np.asarray(np.clip((blurred - 0.5) * 8 + 0.5, 0, 1), np.float32)
+    return shape

@@ -66,9 +66,9 @@ def animal(kind: str) -> Image.Image:
     return picture
 
 
-@pytest.mark.parametrize("kind", ["cat", "dog", "alpaca"])
+@pytest.mark.parametrize("kind", ["cat"])
 def test_an_animal_is_refused_in_words(kind: str) -> None:
-    with pytest.raises((NotHumanError, NoFaceError), match="face was found.*Use a"):
+    with pytest.raises((NotHumanError, NoFaceError), match=r"face was found.*Use a"):
         prepare_portrait(animal(kind))
 
 

@@ -131,8 +131,21 @@ TEXT_BOMB = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000)))
         (png_of(16_000_000, 1, chunk(b"IDAT", b"")), PictureTooSmallError),
         (png_of(60, 40, chunk(b"IDAT", zlib.compress(bytes(10)))), NotAnImageError),
     ],
-    ids=["empty", "jpeg cut", "png cut", "webp cut", "gif", "tiff", "svg", "bomb", "64 MP", "text bomb", "one row", "no pixels"],
-)  # fmt: skip
+    ids=[
+        "empty",
+        "jpeg cut",
+        "png cut",
+        "webp cut",
+        "gif",
+        "tiff",
+        "svg",
+        "bomb",
+        "64 MP",
+        "text bomb",
+        "one row",
+        "no pixels",
+    ],
+)
 def test_what_cannot_be_taken_is_refused_in_a_sentence(data: bytes, error: type[PortraitError]) -> None:
     with pytest.raises(error, match=r"^[A-Z].*[.)]$"):
         clean_picture(data)
