@@ -137,7 +137,7 @@ def find_face(picture: NDArray[np.uint8]) -> tuple[Face, Square]:
     """The only large face in `picture` [H,W,3] as it lies, and its canonical square; raises PortraitError."""
     small, factor = _shrunk(picture)
     found = _chosen(_candidates(small))
-    return _refined(picture, found.scaled(1 / factor))
+    return _large_enough(found.scaled(1 / factor))
 
 
 def find_upright_face(picture: NDArray[np.uint8]) -> tuple[int, Face, Square]:
@@ -152,7 +152,7 @@ def find_upright_face(picture: NDArray[np.uint8]) -> tuple[int, Face, Square]:
             if _uprightness(candidates) > max(certainty, _SURE) + _CLEARLY:
                 best, turns, certainty = candidates, quarter, _uprightness(candidates)
     found = _chosen(best)
-    face, square = _refined(np.rot90(picture, turns) if turns else picture, found.scaled(1 / factor))
+    face, square = _large_enough(found.scaled(1 / factor))
     return turns, face, square
 
 
@@ -225,15 +225,14 @@ def _chosen(candidates: list[FoundFace]) -> FoundFace:
     return largest
 
 
-def _refined(picture: NDArray[np.uint8], found: FoundFace) -> tuple[Face, Square]:
-    square = _finder().refiner.refine(picture, rough_square(found.face))
-    face_pixels = square.side * FACE_SHARE
+def _large_enough(found: FoundFace) -> tuple[Face, Square]:
+    face_pixels = found.square.side * FACE_SHARE
     if face_pixels < MIN_FACE_PIXELS:
         raise FaceTooSmallError(
             f"The face is only {face_pixels:.0f} pixels high; "
             f"use a larger or closer picture, in which it has at least {MIN_FACE_PIXELS} pixels."
         )
-    return found.face, square
+    return found.face, found.square
 
 
 def _shrunk(picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
