@@ -7,6 +7,7 @@ The network is MediaPipe's face mesh (Kartynnik et al. 2019, arXiv 1907.06724; A
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import cache
 
 import cv2
@@ -17,6 +18,7 @@ from pipeline.face_detector import bundled_network
 
 _INPUT_PIXELS = 192
 _POINTS = 468
+_FEATURES = "p_re_lu_10"
 _LEFT_EYE, _RIGHT_EYE = 33, 263  # outer corners, as the picture shows them
 _UPRIGHT_DEGREES = 5.0
 
@@ -39,8 +41,8 @@ class FaceMesh:
         """Points [468,2] (x, y) in pixels of a square crop [S,S,3] RGB, numbered as MediaPipe does; None if what it
         shows is no face to this network, whose logit for one must reach `certainty` (photographs: about 20). It is
         shown a tilted head upright, as it was trained."""
-        points = self._find(crop, certainty)
-        if points is None:
+        logit, points = self.look(crop)
+        if logit < certainty:
             return None
         across = points[_RIGHT_EYE] - points[_LEFT_EYE]
         tilt = float(np.degrees(np.arctan2(across[1], across[0])))
@@ -49,21 +51,28 @@ class FaceMesh:
         middle = ((len(crop) - 1) / 2,) * 2
         turn = cv2.getRotationMatrix2D(middle, tilt, 1.0)
         upright = cv2.warpAffine(crop, turn, crop.shape[:2], borderMode=cv2.BORDER_REPLICATE)
-        points = self._find(np.asarray(upright, np.uint8), certainty)
-        if points is None:
+        logit, points = self.look(np.asarray(upright, np.uint8))
+        if logit < certainty:
             return None
         back = cv2.invertAffineTransform(turn)
         return points @ back[:, :2].T + back[:, 2]
 
-    def _find(self, crop: NDArray[np.uint8], certainty: float) -> NDArray[np.float64] | None:
+    def look(self, crop: NDArray[np.uint8]) -> tuple[float, NDArray[np.float64]]:
+        """The logit for a face, and the points [468,2] that it would have, of a square crop [S,S,3] RGB."""
+        outputs = self._run(crop, self._outputs)
+        (numbers,) = (output for output in outputs if output.size == 3 * _POINTS)
+        (logit,) = (float(output.item()) for output in outputs if output.size == 1)
+        # The network's pixels to the crop's, whole numbers being pixel centres in both.
+        zoom = len(crop) / _INPUT_PIXELS
+        return logit, (numbers.reshape(_POINTS, 3)[:, :2].astype(np.float64) + 0.5) * zoom - 0.5
+
+    def features(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the network sees half-way, [128,12,12], of a square crop [S,S,3] RGB."""
+        (features,) = self._run(crop, [_FEATURES])
+        return np.asarray(features[0], np.float32)
+
+    def _run(self, crop: NDArray[np.uint8], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         blob = cv2.dnn.blobFromImage(crop, 1 / 255, (_INPUT_PIXELS, _INPUT_PIXELS))
         with self._lock:
             self._network.setInput(blob)
-            outputs = [np.array(output) for output in self._network.forward(self._outputs)]
-        (numbers,) = (output for output in outputs if output.size == 3 * _POINTS)
-        (logit,) = (float(output.item()) for output in outputs if output.size == 1)
-        if logit < certainty:
-            return None
-        # The network's pixels to the crop's, whole numbers being pixel centres in both.
-        zoom = len(crop) / _INPUT_PIXELS
-        return (numbers.reshape(_POINTS, 3)[:, :2].astype(np.float64) + 0.5) * zoom - 0.5
+            return [np.array(output) for output in self._network.forward(outputs)]

@@ -7,35 +7,46 @@ chin c of the face, its middle is 0.42 f + 0.58 c and its side 1.75 |f - c|, upr
 from __future__ import annotations
 
 import hashlib
-import threading
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.face_detector import Face, FaceDetector, Square
+from pipeline.covered_face import MOUTH_LIMIT, CoveredFace
+from pipeline.face_detector import Square
+from pipeline.face_search import (
+    FaceTooSmallError,
+    NoFaceError,
+    NotHumanError,
+    SeveralFacesError,
+    find_face,
+    find_upright_face,
+    rough_square,
+    turned,
+)
 from pipeline.mouth_closing import close_lips, find_parted_lips
 from pipeline.picture import (
-    MAX_FILE_BYTES,
     NotAnImageError,
     PictureTooLargeError,
+    PictureTooSmallError,
     PortraitError,
     opaque,
-    opened,
+    pixels_of,
     too_many_bytes,
     upright,
 )
+from pipeline.picture_limits import LIMITS
 
 __all__ = [
     "CROP_PIXELS",
-    "MAX_FILE_BYTES",
     "FaceTooSmallError",
     "NoFaceError",
     "NotAnImageError",
+    "NotHumanError",
     "PictureTooLargeError",
+    "PictureTooSmallError",
     "Portrait",
     "PortraitError",
     "SeveralFacesError",
@@ -47,34 +58,10 @@ __all__ = [
 ]
 
 CROP_PIXELS = 256
-MIN_FACE_PIXELS = 72
-"""Least height of a face, forehead to chin, in the picture as given."""
-
 # The canvas shows at most this many crop sides of the picture, so that the face stays worth looking at.
 _MAX_FRAME_SIDES = 3.0
-# Second faces of less than this share of the largest one's width are in the background.
-_RIVAL_WIDTH = 0.5
-_RIVAL_SCORE = 0.75
 # Width of the blend at the crop's border, as a share of its side.
 _FEATHER = 0.08
-# Faces are looked for in a picture of at most this many pixels a side.
-_SEARCH_PIXELS = 1024
-# The rough square from the eyes e (their middle), their distance and the mouth m, fitted to the training
-# portraits.
-_ROUGH_CENTRE, _ROUGH_EYES_MOUTH, _ROUGH_EYE_DISTANCE = 0.60, 1.74, 2.52
-_FACE_SHARE = 1 / 1.75
-
-
-class NoFaceError(PortraitError):
-    """No face was found."""
-
-
-class SeveralFacesError(PortraitError):
-    """Several faces of similar size."""
-
-
-class FaceTooSmallError(PortraitError):
-    """The face has too few pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,8 +101,8 @@ def prepare_portrait(
         PortraitError: one of its subclasses, with a sentence for the person who gave the picture.
     """
     picture, sha256 = _read(image)
-    _, square = find_face(np.asarray(opaque(picture)))
-    return frame_portrait(picture, square, name=name, sha256=sha256, max_side=max_side)
+    turns, _, square = find_upright_face(np.asarray(opaque(picture)))
+    return frame_portrait(turned(picture, turns), square, name=name, sha256=sha256, max_side=max_side)
 
 
 def frame_portrait(
@@ -153,15 +140,6 @@ def frame_portrait(
     )
 
 
-def rough_square(face: Face) -> Square:
-    """A square near the canonical one, from the detector's points."""
-    eyes, mouth = face.points[:2].mean(0), face.points[3]
-    centre = eyes + _ROUGH_CENTRE * (mouth - eyes)
-    eye_distance = float(np.linalg.norm(face.points[1] - face.points[0]))
-    side = _ROUGH_EYES_MOUTH * float(np.linalg.norm(mouth - eyes)) + _ROUGH_EYE_DISTANCE * eye_distance
-    return Square(centre_x=float(centre[0]), centre_y=float(centre[1]), side=side)
-
-
 def _read(image: str | Path | bytes | NDArray[np.uint8] | Image.Image) -> tuple[Image.Image, str]:
     """An upright RGB or RGBA picture without metadata, and the SHA-256 of what was given."""
     if isinstance(image, Image.Image):
@@ -179,65 +157,10 @@ def _read(image: str | Path | bytes | NDArray[np.uint8] | Image.Image) -> tuple[
     if isinstance(image, Path):
         if not image.is_file():
             raise NotAnImageError(f"There is no file {image}; check the path of the portrait.")
-        if image.stat().st_size > MAX_FILE_BYTES:
+        if image.stat().st_size > LIMITS.bytes:
             raise too_many_bytes(image.stat().st_size)
         image = image.read_bytes()
-    with opened(image) as file:
-        return upright(file), hashlib.sha256(image).hexdigest()
-
-
-class _FaceFinder:
-    """The two networks, loaded at first use and shared; the detector serves one thread at a time."""
-
-    def __init__(self) -> None:
-        from pipeline.crop_refiner import CropRefiner
-
-        self._lock = threading.Lock()
-        self._detector = FaceDetector()
-        self.refiner = CropRefiner.bundled()
-
-    def detect(self, picture: NDArray[np.uint8]) -> list[Face]:
-        with self._lock:
-            return self._detector.detect(picture)
-
-
-@cache
-def _finder() -> _FaceFinder:
-    return _FaceFinder()
-
-
-def find_face(picture: NDArray[np.uint8]) -> tuple[Face, Square]:
-    """The only large face in `picture` [H,W,3], and its canonical square; raises PortraitError."""
-    shrink = min(1.0, _SEARCH_PIXELS / max(picture.shape[:2]))
-    small = Image.fromarray(picture)
-    if shrink < 1:
-        small = small.resize(
-            (round(small.width * shrink), round(small.height * shrink)), Image.Resampling.BOX
-        )
-    faces = _finder().detect(np.asarray(small))
-    if not faces:
-        raise NoFaceError(
-            "No face was found in the picture. Use a photo of one person looking at the camera, "
-            "well lit, with the whole face in the picture."
-        )
-    largest = faces[0]
-    rivals = [
-        face for face in faces[1:] if face.width > _RIVAL_WIDTH * largest.width and face.score > _RIVAL_SCORE
-    ]
-    if rivals:
-        raise SeveralFacesError(
-            f"There are {1 + len(rivals)} faces of similar size in the picture; "
-            "use one with a single person, or cut the others off."
-        )
-    largest = largest.scaled(1 / shrink)
-    square = _finder().refiner.refine(picture, rough_square(largest))
-    face_pixels = square.side * _FACE_SHARE
-    if face_pixels < MIN_FACE_PIXELS:
-        raise FaceTooSmallError(
-            f"The face is only {face_pixels:.0f} pixels high; "
-            f"use a larger or closer picture, in which it has at least {MIN_FACE_PIXELS} pixels."
-        )
-    return largest, square
+    return pixels_of(image), hashlib.sha256(image).hexdigest()
 
 
 def _frame(picture: Image.Image, square: Square, max_side: int) -> tuple[float, float, float, float, float]:
@@ -254,8 +177,9 @@ def _frame(picture: Image.Image, square: Square, max_side: int) -> tuple[float, 
 
 
 def _with_closed_lips(picture: Image.Image, square: Square) -> Image.Image:
-    lips = find_parted_lips(crop_face(picture, square))
-    if lips is None:
+    crop = crop_face(picture, square)
+    lips = find_parted_lips(crop)
+    if lips is None or CoveredFace.bundled().look(crop).mouth > MOUTH_LIMIT:
         return picture
     zoom = square.side / CROP_PIXELS
     offset = (zoom - 1) / 2  # pixel centres

@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.covered_face import EYES_LIMIT, MOUTH_LIMIT, CoveredFace
 from pipeline.face_detector import Face, Square
+from pipeline.face_search import FACE_SHARE
 from pipeline.mouth_closing import find_parted_lips
-from pipeline.portrait import Portrait, crop_face
+from pipeline.portrait import CROP_PIXELS, Portrait, crop_face
 
 SMALL_FACE_PIXELS = 150
+"""In the picture, and on the canvas that is streamed."""
 DARK_LEVEL, BRIGHT_LEVEL = 55.0, 205.0
 FLAT_RANGE = 60.0
 ONE_SIDED = 0.45
@@ -40,14 +43,16 @@ class Remark:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """Pixels are those of the picture, upright. face_box, crop_box: left, top, right, bottom. tilt: degrees, the
-    picture's right eye lower is positive. turn: of the nose from the middle of the eyes, in eye distances."""
+    """Pixels are those of the picture, upright. face_box, crop_box: left, top, right, bottom. streamed_face_pixels: the
+    face's height on the canvas. tilt: degrees, the picture's right eye lower is positive. turn: of the nose from the
+    middle of the eyes, in eye distances."""
 
     width: int
     height: int
     face_box: tuple[int, int, int, int]
     crop_box: tuple[int, int, int, int]
     face_pixels: int
+    streamed_face_pixels: int
     brightness: float
     tilt_degrees: float
     turn: float
@@ -66,18 +71,23 @@ def find(
     *,
     transparent: bool,
     frames: int = 1,
+    turns: int = 0,
 ) -> Findings:
-    """What there is to say about the face found in `picture` [H,W,3] u8, of which `portrait` was made."""
+    """What there is to say about the face found in `picture` [H,W,3] u8, of which `portrait` was made.
+
+    frames: of the file as given. turns: by how many quarters the picture was turned to have the face upright."""
     height, width = picture.shape[:2]
     grey = cv2.cvtColor(portrait.crop, cv2.COLOR_RGB2GRAY)[_FACE].astype(np.float32)
     eyes = face.points[1] - face.points[0]
     tilt = float(np.degrees(np.arctan2(eyes[1], eyes[0])))
     turn = float((face.points[2] - face.points[:2].mean(0)) @ eyes / max(float(eyes @ eyes), 1e-6))
-    face_pixels = round(square.side / 1.75)
+    face_pixels = round(square.side * FACE_SHARE)
+    streamed = round(FACE_SHARE * CROP_PIXELS / float(portrait.matrix[0, 0]))
     corner = face.centre - face.size / 2
     warnings = [
         *_about_light(grey),
-        *_about_place(face_pixels, tilt, turn, square, width, height),
+        *_about_size(face_pixels, streamed),
+        *_about_place(tilt, turn, square, width, height),
     ]
     sharpness = float(np.var(cv2.Laplacian(grey, cv2.CV_32F)))
     if square.side >= _SHARPNESS_SIDE and sharpness < BLURRED_VARIANCE:
@@ -86,11 +96,13 @@ def find(
                 code="blurred", text="The face is not sharp. A picture in focus gives a livelier portrait."
             )
         )
-    if find_parted_lips(crop_face(Image.fromarray(picture), square)) is not None:
+    warnings += _about_mouth_and_eyes(crop_face(Image.fromarray(picture), square))
+    if turns:
+        how = "upside down" if turns == 2 else "on its side"
         warnings.append(
             Remark(
-                code="mouth_open",
-                text="The mouth is open; the portrait will close it. A picture with closed lips looks more like you.",
+                code="turned_upright",
+                text=f"The picture lay {how}; it was turned so that the face is upright.",
             )
         )
     if frames > 1:
@@ -105,6 +117,7 @@ def find(
         face_box=_box(corner[0], corner[1], corner[0] + face.size[0], corner[1] + face.size[1]),
         crop_box=_box(square.left, square.top, square.left + square.side, square.top + square.side),
         face_pixels=face_pixels,
+        streamed_face_pixels=streamed,
         brightness=round(float(grey.mean()), 1),
         tilt_degrees=round(tilt, 1),
         turn=round(turn, 2),
@@ -138,16 +151,48 @@ def _about_light(grey: NDArray[np.float32]) -> list[Remark]:
     return found
 
 
-def _about_place(
-    face_pixels: int, tilt: float, turn: float, square: Square, width: int, height: int
-) -> list[Remark]:
+def _about_mouth_and_eyes(crop: NDArray[np.uint8]) -> list[Remark]:
+    """crop: of the picture as given, whose lips may be open."""
+    covered = CoveredFace.bundled().look(crop)
     found = []
+    if covered.mouth > MOUTH_LIMIT:
+        text = (
+            "Something covers the mouth, a mask, a hand or a microphone; it would stand still or smear while the "
+            "portrait talks. Use a picture in which the whole mouth is seen."
+        )
+        found.append(Remark(code="mouth_covered", text=text))
+    elif find_parted_lips(crop) is not None:
+        text = (
+            "The mouth is open; the portrait will close it. A picture with closed lips looks more like you."
+        )
+        found.append(Remark(code="mouth_open", text=text))
+    if covered.eyes > EYES_LIMIT:
+        text = (
+            "Something covers the eyes, sunglasses, a hand or hair; the portrait will not be seen to blink or look. "
+            "Use a picture in which both eyes are seen."
+        )
+        found.append(Remark(code="eyes_covered", text=text))
+    return found
+
+
+def _about_size(face_pixels: int, streamed: int) -> list[Remark]:
     if face_pixels < SMALL_FACE_PIXELS:
         text = (
             f"The face is only {face_pixels} pixels high and will look soft; "
             f"with {SMALL_FACE_PIXELS} or more it is crisp."
         )
-        found.append(Remark(code="small", text=text))
+        return [Remark(code="small", text=text)]
+    if streamed < SMALL_FACE_PIXELS:
+        text = (
+            f"The face is a small part of the picture: when streamed it is only {streamed} pixels high. Cut the "
+            f"picture to head and shoulders, so that it has {SMALL_FACE_PIXELS} or more."
+        )
+        return [Remark(code="far_away", text=text)]
+    return []
+
+
+def _about_place(tilt: float, turn: float, square: Square, width: int, height: int) -> list[Remark]:
+    found = []
     if abs(tilt) > TILT_DEGREES:
         text = f"The head is tilted by {abs(tilt):.0f} degrees. An upright head moves more naturally."
         found.append(Remark(code="tilted", text=text))

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from pipeline.picture_limits import LIMITS
 from stream.errors import ConfigError
 
 T = TypeVar("T")
@@ -173,6 +174,8 @@ class MediaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
+    """portrait_pixels: of JPEGs, which are decoded small; portrait_whole_pixels: of PNG, WebP and progressive JPEG."""
+
     sessions: int = 4
     sessions_per_address: int = 4
     session_minutes: float = 240.0
@@ -180,8 +183,9 @@ class LimitsConfig:
     close_timeout_s: float = 3.0
     sdp_bytes: int = 65_536
     candidates: int = 20
-    portrait_bytes: int = 8_000_000
-    portrait_pixels: int = 16_000_000
+    portrait_bytes: int = LIMITS.bytes
+    portrait_pixels: int = LIMITS.pixels
+    portrait_whole_pixels: int = LIMITS.whole_pixels
     uploaded_portraits: int = 32
     messages_per_second: int = 20
     viewers: int = 32

@@ -202,6 +202,7 @@ async def about(request: Request, authorization: Authorization = None) -> dict[s
             "sessions": config.limits.sessions,
             "portrait_bytes": config.limits.portrait_bytes,
             "portrait_pixels": config.limits.portrait_pixels,
+            "portrait_whole_pixels": config.limits.portrait_whole_pixels,
             "uploaded_portraits": config.limits.uploaded_portraits,
         },
         "uploads": server.uploads(),

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+from pipeline.picture_limits import PictureLimits
 from stream import aiortc_patches
 from stream.broadcasting.audience import Audience
 from stream.broadcasting.broadcast import Broadcast, Broadcasts, new_name
@@ -193,8 +194,11 @@ class Server:
             default=portraits.default,
             store=PortraitStore(uploads_directory(portraits.uploads_directory)),
             max_uploads=limits.uploaded_portraits,
-            max_bytes=limits.portrait_bytes,
-            max_pixels=limits.portrait_pixels,
+            limits=PictureLimits(
+                bytes=limits.portrait_bytes,
+                pixels=limits.portrait_pixels,
+                whole_pixels=limits.portrait_whole_pixels,
+            ),
         )
 
     def uploads(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from stream.errors import BadRequestError
 
-Means = Literal["page", "api", "import"]
+Means = Literal["page", "api"]
 
 STATEMENT_VERSION = "1"
 STATEMENTS = {
@@ -65,7 +65,7 @@ def agree(given_by: str, version: str, means: Means) -> Consent:
     )
 
 
-def in_own_words(text: str, *, given_by: str, means: Means, given_at: str | None = None) -> Consent:
+def in_own_words(text: str, *, given_by: str, means: Means) -> Consent:
     """A statement as somebody wrote it; a name before its first colon counts as given. Raises BadRequestError."""
     text = text.strip()
     if not OWN_WORDS_LENGTH[0] <= len(text) <= OWN_WORDS_LENGTH[1]:
@@ -80,7 +80,7 @@ def in_own_words(text: str, *, given_by: str, means: Means, given_at: str | None
         given_by=given_by[:NAME_LENGTH],
         statement_version=OWN_WORDS,
         statement=text,
-        given_at=given_at or now(),
+        given_at=now(),
         means=means,
     )
 

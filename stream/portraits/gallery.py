@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+from pipeline.picture_limits import LIMITS, PictureLimits
 from stream.errors import (
     BadRequestError,
     EngineError,
@@ -28,7 +29,6 @@ from stream.portraits.bundled import Preparer, load_bundled
 from stream.portraits.consent import STATEMENT_VERSION, STATEMENTS, Consent, now, tidy
 from stream.portraits.drafts import Draft, Drafts
 from stream.portraits.entry import Entry, Unusable, jpeg
-from stream.portraits.old_uploads import OldUpload, OldUploadError, old_upload_ids, read_old_upload
 from stream.portraits.picture_header import check_header
 from stream.portraits.portrait_store import KeptPictureError, KeptPortrait, PortraitStore, StoreError
 from stream.portraits.preparation import PreparedUpload
@@ -64,8 +64,7 @@ class Gallery:
         default: str | None = None,
         store: PortraitStore | None = None,
         max_uploads: int = 32,
-        max_bytes: int = 8_000_000,
-        max_pixels: int = 16_000_000,
+        limits: PictureLimits = LIMITS,
     ) -> None:
         self._entries = {entry.id: entry for entry in entries}
         self._unusable: dict[str, Unusable] = {}
@@ -76,8 +75,7 @@ class Gallery:
         self._store = store or PortraitStore(None)
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portraits")
         self._max_uploads = max_uploads
-        self._max_bytes = max_bytes
-        self._max_pixels = max_pixels
+        self._limits = limits
         self._preparing = 0
         self._adding = 0
         self.problem: str | None = None
@@ -91,7 +89,7 @@ class Gallery:
         return gallery
 
     async def load_kept(self) -> None:
-        """What the store keeps, and what an older layout left in its folder."""
+        """What the store keeps."""
         try:
             await self._on_disk(self._store.open)
         except StoreError as error:
@@ -100,7 +98,6 @@ class Gallery:
             self._store = PortraitStore(None)
         for kept in await self._stored(self._store.portraits):
             await self._load(kept)
-        await self._take_over_old_uploads()
 
     async def aclose(self) -> None:
         """Idempotent."""
@@ -152,7 +149,7 @@ class Gallery:
     async def draft(self, data: bytes, *, name: str) -> Draft:
         """A picture to look at, which nobody can use yet; raises a StreamError whose text says what to change."""
         self._check_room()
-        check_header(data, max_bytes=self._max_bytes, max_pixels=self._max_pixels)
+        await asyncio.to_thread(check_header, data, self._limits)
         if self._prepare_upload is None:
             raise UnavailableError("This server takes no pictures.", code="no_uploads", retry_after_s=60)
         if self._preparing >= MAX_PREPARING:
@@ -165,12 +162,13 @@ class Gallery:
         self._preparing += 1
         try:
             prepared = await self._prepare_upload(data, name=name)
+            sha256_uploaded = await asyncio.to_thread(_sha256, data)
         finally:
             self._preparing -= 1
         draft = Draft(
             id=f"up-{secrets.token_hex(8)}",
             name=name,
-            sha256_uploaded=hashlib.sha256(data).hexdigest(),
+            sha256_uploaded=sha256_uploaded,
             prepared=prepared,
         )
         self._drafts.add(draft)
@@ -292,28 +290,6 @@ class Gallery:
             except OSError as error:
                 logger.warning("the thumbnail of %s cannot be written: %s", kept.id, error)
 
-    async def _take_over_old_uploads(self) -> None:
-        folder = self._store.folder
-        if folder is None:
-            return
-        recorded = {record["portrait"] for record in await self.consents()}
-        for upload_id in await self._on_disk(old_upload_ids, folder):
-            try:
-                old = await self._on_disk(read_old_upload, folder, upload_id)
-                if upload_id not in recorded:
-                    await self._take_over(old)
-            except (OldUploadError, PictureRefusedError, EngineError, UnavailableError) as error:
-                logger.error("an upload of an earlier version cannot be taken over: %s", error)
-                continue
-            await self._on_disk(old.remove)
-
-    async def _take_over(self, old: OldUpload) -> None:
-        if old.picture is None:
-            await self._stored(lambda: self._store.add_consent(old.id, old.consent, sha256=old.sha256))
-        elif self._prepare_upload is not None:
-            prepared = await self._prepare_upload(old.picture, name=NAMELESS)
-            await self._add(old.id, NAMELESS, prepared, old.sha256, old.consent)
-
     def _upload(self, portrait_id: str) -> tuple[Entry, KeptPortrait]:
         entry = self.get(portrait_id)
         if entry.kept is None:
@@ -345,6 +321,10 @@ class Gallery:
                 code="not_stored",
                 retry_after_s=30,
             ) from error
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def consent_statement() -> dict[str, str]:

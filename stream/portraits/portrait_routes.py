@@ -14,7 +14,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile as FormFile
 
-from stream.errors import BadRequestError, ForbiddenError, NotFoundError, UnsupportedMediaError
+from stream.errors import BadRequestError, ForbiddenError, NotFoundError
 from stream.portraits.consent import Means, agree, in_own_words
 from stream.portraits.drafts import Draft
 from stream.portraits.entry import Entry
@@ -28,7 +28,6 @@ router = APIRouter()
 
 Authorization = Annotated[str | None, Header()]
 
-PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
 MAX_FIELD_BYTES = 8_192
 MAX_JSON_BYTES = 8_192
 YES = ("1", "true", "yes", "on")
@@ -106,7 +105,8 @@ async def portraits(request: Request, authorization: Authorization = None) -> di
 @router.post("/v1/portraits", status_code=201, openapi_extra=_FORM)
 async def upload_portrait(request: Request, authorization: Authorization = None) -> Response:
     """A picture with one face. With the statement of who agreed to its use it is a portrait at once; as a draft it
-    is only looked at, until somebody agrees. The answer says what was found and where the previews are."""
+    is only looked at, until somebody agrees. The answer says what was found and where the previews are. What kind of
+    picture it is, its first bytes tell; its name and the type that the form says do not count."""
     server = _check_change(request, authorization)
     gallery = server.gallery
     limit = server.config.limits.portrait_bytes
@@ -116,10 +116,6 @@ async def upload_portrait(request: Request, authorization: Authorization = None)
         picture = form.get("picture")
         if not isinstance(picture, FormFile):
             raise BadRequestError("The form has no file 'picture'; send it as multipart/form-data.")
-        if picture.content_type not in (*PICTURE_TYPES, "application/octet-stream", None):
-            raise UnsupportedMediaError(
-                f"The picture is {picture.content_type}; send a JPEG, PNG or WebP file."
-            )
         data = await picture.read(limit + 1)
         name = fields.get("name") or PurePath(picture.filename or "").stem
     if fields.get("draft", "").lower() in YES:

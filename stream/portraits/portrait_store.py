@@ -228,18 +228,6 @@ class PortraitStore:
             self._pictures.remove(kept.file_name)
             self._thumbnails.remove(f"{kept.id}.jpg")
 
-    def add_consent(self, portrait_id: str, consent: Consent, *, sha256: str) -> None:
-        """The record of a picture that is not there any more (from an older layout). Idempotent."""
-        with self._transaction() as database:
-            database.execute(
-                "INSERT OR IGNORE INTO consents (portrait, given_by, statement_version, statement, given_at, means, "
-                "sha256_uploaded, sha256_stored) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    portrait_id, consent.given_by, consent.statement_version, consent.statement, consent.given_at,
-                    consent.means, sha256, sha256,
-                ),
-            )  # fmt: skip
-
     def consents(self) -> list[dict[str, Any]]:
         """Every record ever made, oldest first; removed_at is None while the portrait is there."""
         rows = self._connection.execute(

@@ -17,7 +17,8 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from pipeline.picture import clean_picture, opaque, stored_picture
+from pipeline.face_search import find_upright_face, turned
+from pipeline.picture import clean_picture, cleaned, opaque, stored_picture
 from pipeline.portrait import Portrait, PortraitError, find_face, frame_portrait, prepare_portrait
 from pipeline.portrait_findings import find
 from stream.portraits.preview import make_preview
@@ -60,13 +61,24 @@ def prepare_kept(data: bytes, *, name: str) -> Portrait:
 
 
 def prepare_upload(data: bytes, *, name: str, pipe: Any) -> PreparedUpload:
-    """Raises PortraitError. The portrait is made of the file that is kept, so that it is the same after a restart."""
-    clean = clean_picture(data)
+    """Raises PortraitError. The portrait is made of the file that is kept, so that it is the same after a restart.
+
+    data: the server has judged its size.
+    """
+    clean = clean_picture(data, limits=None)
     picture = stored_picture(clean.data)
     pixels = opaque(picture)
-    face, square = find_face(np.asarray(pixels))
+    turns, face, square = find_upright_face(np.asarray(pixels))
+    if turns:
+        clean = cleaned(turned(clean.pixels, turns), frames=clean.frames)
+        picture = stored_picture(clean.data)
+        pixels = opaque(picture)
+        face, square = find_face(np.asarray(pixels))
     portrait = frame_portrait(picture, square, name=name, sha256=clean.sha256)
-    found = find(np.asarray(pixels), face, square, portrait, transparent=clean.has_alpha, frames=clean.frames)
+    found = find(
+        np.asarray(pixels), face, square, portrait,
+        transparent=clean.has_alpha, frames=clean.frames, turns=turns,
+    )  # fmt: skip
     return PreparedUpload(
         portrait=portrait,
         picture=clean.data,

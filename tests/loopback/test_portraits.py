@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -364,48 +363,6 @@ async def test_too_large_a_form_is_refused_before_it_is_read(tmp_path: Path) -> 
         check(await upload(http, bytes(200_000), draft="1"), 413, "picture_too_large", "MB")
         form = {"picture": ("a.png", picture(), "image/png"), "other": ("b.png", picture(), "image/png")}
         assert (await http.post("/v1/portraits", files=form)).status_code == 400
-
-
-async def test_uploads_of_the_first_layout_are_taken_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    import hashlib
-
-    def old(number: int, data: bytes | None, *, sha256: str | None = None) -> str:
-        name = f"up-{number:016x}"
-        record = {
-            "id": name,
-            "time": "2026-05-03T10:00:00+00:00",
-            "sha256": sha256 or hashlib.sha256(data or b"").hexdigest(),
-            "consent": "Eve Example: this is me, and I agree.",
-        }
-        (tmp_path / f"{name}.consent.json").write_text(json.dumps(record))
-        if data is not None:
-            (tmp_path / f"{name}.picture").write_bytes(data)
-        return name
-
-    good, deleted = old(1, picture()), old(2, None, sha256="c" * 64)
-    changed, broken = old(3, picture(), sha256="d" * 64), old(4, b"no picture")
-    (tmp_path / "up-0000000000000005.picture").write_bytes(picture())  # nobody agreed to it
-    for _ in range(2):  # once is enough
-        gallery = some_gallery(tmp_path)
-        await gallery.load_kept()
-        assert [entry.id for entry in gallery.list()] == ["ada", good]
-        kept = gallery.get(good).kept
-        assert kept is not None
-        assert (kept.consent.given_by, kept.consent.given_at[:10]) == ("Eve Example", "2026-05-03")
-        assert kept.consent.means == "import"
-        assert kept.sha256_uploaded == hashlib.sha256(picture()).hexdigest()
-        assert [record["portrait"] for record in await gallery.consents()] == [good, deleted]
-        await gallery.aclose()
-    left = {name.split(".")[0] for name in os.listdir(tmp_path) if name.startswith("up-")}
-    assert left == {changed, broken, "up-0000000000000005"}
-    for reason in (
-        "not the one to which consent was given",
-        "not a picture we can read",
-        "no record of consent",
-    ):
-        assert reason in caplog.text
 
 
 async def test_a_server_for_others_still_lists_its_own(running: Running) -> None:

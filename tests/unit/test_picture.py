@@ -14,6 +14,7 @@ from pipeline.picture import (
     CleanPicture,
     NotAnImageError,
     PictureTooLargeError,
+    PictureTooSmallError,
     PortraitError,
     clean_picture,
     stored_picture,
@@ -125,12 +126,26 @@ TEXT_BOMB = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000)))
         (saved(gradient(), "TIFF"), NotAnImageError),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", NotAnImageError),
         (png_of(20_000, 20_000, chunk(b"IDAT", zlib.compress(bytes(1000)))), PictureTooLargeError),
-        (png_of(4_001, 4_000, chunk(b"IDAT", b"")), PictureTooLargeError),
+        (png_of(8_001, 8_000, chunk(b"IDAT", b"")), PictureTooLargeError),
         (png_of(60, 40, TEXT_BOMB, chunk(b"IDAT", b"")), NotAnImageError),
+        (png_of(16_000_000, 1, chunk(b"IDAT", b"")), PictureTooSmallError),
         (png_of(60, 40, chunk(b"IDAT", zlib.compress(bytes(10)))), NotAnImageError),
     ],
-    ids=["empty", "jpeg cut", "png cut", "webp cut", "gif", "tiff", "svg", "bomb", "16 MP", "text bomb", "no pixels"],
-)  # fmt: skip
+    ids=[
+        "empty",
+        "jpeg cut",
+        "png cut",
+        "webp cut",
+        "gif",
+        "tiff",
+        "svg",
+        "bomb",
+        "64 MP",
+        "text bomb",
+        "one row",
+        "no pixels",
+    ],
+)
 def test_what_cannot_be_taken_is_refused_in_a_sentence(data: bytes, error: type[PortraitError]) -> None:
     with pytest.raises(error, match=r"^[A-Z].*[.)]$"):
         clean_picture(data)

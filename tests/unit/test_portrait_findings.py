@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from pipeline.portrait import find_face, frame_portrait
 from pipeline.portrait_findings import Findings, find
+from tests.unit import covered
 
 PORTRAITS = Path(__file__).parents[2] / "pipeline" / "weights" / "portrait_256" / "portraits"
 
@@ -44,7 +46,7 @@ def test_where_the_face_is(mira: Image.Image) -> None:
     assert left < found.face_box[0] < found.face_box[2] < right
     assert top < found.face_box[1] < found.face_box[3] < bottom
     assert abs(found.face_pixels - (right - left) / 1.75) < 2
-    assert found.to_dict()["warnings"] == ()
+    assert [remark["code"] for remark in found.to_dict()["warnings"]] == ["far_away"]
 
 
 def test_light(mira: Image.Image) -> None:
@@ -73,3 +75,32 @@ def test_a_smile_with_teeth_is_an_open_mouth() -> None:
 def test_an_animation_is_mentioned(mira: Image.Image) -> None:
     (remark,) = findings(mira, frames=3).warnings
     assert (remark.code, "3 pictures" in remark.text) == ("animated", True)
+
+
+@pytest.mark.parametrize("name", ["mira", "jonas", "ada", "ruth"])
+@pytest.mark.parametrize(
+    ("thing", "code"),
+    [
+        (covered.mask, "mouth_covered"),
+        (covered.hand, "mouth_covered"),
+        (covered.microphone, "mouth_covered"),
+        (covered.sunglasses, "eyes_covered"),
+    ],
+)
+def test_what_covers_the_face_is_said(name: str, thing: Callable[..., None], code: str) -> None:
+    picture = Image.open(PORTRAITS / f"{name}.jpg").convert("RGB")
+    said = codes(covered.drawn(picture, thing))
+    assert code in said
+    assert "mouth_open" not in said
+
+
+def test_a_small_face_in_a_large_picture_is_far_away(mira: Image.Image) -> None:
+    half_body = Image.new("RGB", (2000, 2600), (140, 120, 110))
+    half_body.paste(mira.resize((800, 800)), (600, 200))
+    found = findings(half_body)
+    (remark,) = [remark for remark in found.warnings if remark.code == "far_away"]
+    assert found.face_pixels > 300
+    assert 90 <= found.streamed_face_pixels <= 110
+    assert f"only {found.streamed_face_pixels} pixels" in remark.text
+    assert "Cut the picture" in remark.text
+    assert findings(mira).streamed_face_pixels == findings(mira).face_pixels
