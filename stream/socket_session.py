@@ -48,7 +48,7 @@ from stream.windows import AudioWindower
 logger = logging.getLogger(__name__)
 
 MAX_PCM_BYTES = 65_536
-OUT_MS = 1_000
+OUT_MS = 480
 """Of frames that are being made or wait to be sent; then no more sound is read."""
 READ_TIMEOUT_S = 30.0
 STATS_S = 1.0

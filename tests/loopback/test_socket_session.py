@@ -59,7 +59,7 @@ async def session_of(client: Client, running: Running) -> SocketSession:
 
 
 async def test_a_client_that_does_not_read_is_not_read_either(running: Running) -> None:
-    """A second of frames waits for it at most, and its own sound waits with it; once it reads, nothing is missing."""
+    """At most OUT_MS of frames wait for it, and its own sound waits with them; once it reads, nothing is missing."""
     client = Client()
     session = await session_of(client, running)
     life = asyncio.create_task(session.run())
