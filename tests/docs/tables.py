@@ -90,6 +90,7 @@ NOT_RUN = (
     Row(r"^(sudo )?apt install |\bsudo (apt|modprobe|tee) ", "changes the machine: packages, kernel modules"),
     Row(r"^docker run .*\.\.\.$", "Talkalong has no image of its own: the line shows how ports are published"),
     Row(r"mediapipe", "MediaPipe wants an environment and a download of its own; judges and landmarks use it"),
+    Row(r"^ffmpeg .* -f whip ", "wants FFmpeg 8, which Debian has not; tests/loopback/whip_muxer.py runs its client"),
     Row(r"pip install torch==\S+ --index-url$", "ends where the reader puts an address in; a download"),
 )  # fmt: skip
 
