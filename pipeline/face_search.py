@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.crop_refiner import CropRefiner, shrunk
 from pipeline.face_detector import Face, FaceDetector, Square
 from pipeline.face_mesh import FaceMesh
 from pipeline.picture import PortraitError
@@ -99,6 +98,10 @@ class _FaceFinder:
     """The networks, loaded at first use and shared; the detector serves one thread at a time."""
 
     def __init__(self) -> None:
+        from pipeline.crop_refiner import (
+            CropRefiner,
+        )  # with torch, which the server's own process stays without
+
         self._lock = threading.Lock()
         self._detector = FaceDetector()
         self.refiner = CropRefiner.bundled()
@@ -260,7 +263,9 @@ def _distance(points: NDArray[np.float64], face: Face) -> float:
 def _cut(picture: NDArray[np.uint8], square: Square) -> NDArray[np.uint8]:
     """The square as the mesh sees it [192,192,3]; edges are repeated outside the picture."""
     factor = min(1.0, 1.5 * _MESH_PIXELS / square.side)
-    small, square = shrunk(picture, factor), square.scaled(factor)
+    size = (max(round(picture.shape[1] * factor), 1), max(round(picture.shape[0] * factor), 1))
+    small = picture if factor == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    square = square.scaled(factor)
     zoom = _MESH_PIXELS / square.side
     matrix = np.array([[zoom, 0, -square.left * zoom], [0, zoom, -square.top * zoom]])
     matrix[:, 2] += (zoom - 1) / 2  # pixel centres
