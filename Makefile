@@ -6,12 +6,12 @@ PORT ?= 8080
 WHIP_WHEP := 1.2.0
 LOWEST := build/lower-bounds
 
-.PHONY: demo test lower-bounds lint format bench browser firefox relay sound speech whip-whep gstreamer clean
+.PHONY: demo test lower-bounds lint format bench browser firefox relay sound speech whip-whep gstreamer proxies clean
 
 demo: serve-environment
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: test-environment browser firefox relay sound speech whip-whep gstreamer
+test: test-environment browser firefox relay sound speech whip-whep gstreamer proxies
 	$(BIN)/python -m pytest
 
 # The oldest versions that pyproject.toml allows, in an environment of their own; about a quarter of an hour.
@@ -85,6 +85,11 @@ sound:
 speech:
 	@command -v festival >/dev/null || $(call install,festival festvox-kallpc16k) \
 	|| echo "Festival could not be installed: its test will be skipped."
+
+# The proxies of docs/reachability.md, and curl, whose commands the documents show.
+proxies:
+	@{ command -v nginx && command -v caddy && command -v curl; } >/dev/null || $(call install,nginx-light caddy curl) \
+	|| echo "nginx, caddy or curl could not be installed: their commands in the documents will be skipped."
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
