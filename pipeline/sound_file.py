@@ -69,6 +69,11 @@ class SoundFile:
             self._container.close()
             raise SoundFileError(f"{path} holds no sound; give a file with an audio stream.")
         self._stream = self._container.streams.audio[0]
+        if self._stream.codec_context is None:
+            self._container.close()
+            raise SoundFileError(
+                f"The kind of sound in {path} is unknown to this decoder. Save it as WAV, FLAC or MP3."
+            )
         duration = self._container.duration
         self.expected_s = duration / av.time_base if duration and not self._wrong_length else None
         self._claimed_s = self._read_claim()
@@ -169,10 +174,6 @@ class SoundFile:
         for packet in self._packets():
             try:
                 frames = packet.decode()
-            except av.DecoderNotFoundError as error:
-                raise SoundFileError(
-                    f"The kind of sound in {self.path} is unknown to this decoder. Save it as WAV, FLAC or MP3."
-                ) from error
             except (av.FFmpegError, ValueError):
                 self._note_damage()
             else:
