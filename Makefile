@@ -12,7 +12,8 @@ demo: serve-environment
 	$(BIN)/talkalong serve --port $(PORT)
 
 test: test-environment browser firefox relay sound speech whip-whep gstreamer proxies
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 tests/unit tests/streaming
+	$(BIN)/python -m pytest tests/docs tests/browser tests/loopback tests/network  # in real time, so one after the other
 
 # The oldest versions that pyproject.toml allows, in an environment of their own; about a quarter of an hour.
 lower-bounds: test-environment

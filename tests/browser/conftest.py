@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 from served import RunningServer, write_voice
 
@@ -17,6 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            if pytest_asyncio.is_async_test(item):
+                item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)  # the browser's own
 
 
 @pytest.fixture(scope="session")
@@ -57,20 +60,27 @@ def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSe
         running.close()
 
 
-@pytest.fixture
-async def browser(chromium: str, voice_wav: Path) -> AsyncIterator[Browser]:
-    """With a microphone that speaks, and is allowed."""
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def opened_browser(chromium: str, voice_wav: Path) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         flags = [*FLAGS, *microphone_flags(voice_wav)]
         opened = await playwright.chromium.launch(executable_path=chromium, args=flags)
         yield opened
-        # A page says goodbye to the server; a browser that just goes leaves its session there for 30 s.
-        for page in [page for context in opened.contexts for page in context.pages]:
-            await page.close()
         await opened.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
+async def browser(opened_browser: Browser) -> AsyncIterator[Browser]:
+    """With a microphone that speaks, and is allowed; one for all tests, without anything of the test before."""
+    yield opened_browser
+    for context in opened_browser.contexts:
+        # A page says goodbye to the server; one that just goes leaves its session there for 30 s.
+        for page in context.pages:
+            await page.close()
+        await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def strict_browser(chromium: str) -> AsyncIterator[Browser]:
     """Nobody answers its permission prompts: microphones are refused unless a test grants them."""
     async with async_playwright() as playwright:
