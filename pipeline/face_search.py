@@ -37,7 +37,8 @@ _ROUGH_CENTRE, _ROUGH_EYES_MOUTH, _ROUGH_EYE_DISTANCE = 0.60, 1.74, 2.52
 FACE_SHARE = 1 / 1.75
 """Height of the face in the canonical square's side."""
 
-# The mesh's logit for a face: beyond doubt; surely one, if both see the same; one, if the detector is sure as well.
+# The mesh's logit for a face: beyond doubt; surely one, if both see about the same
+# or the detector is as sure; one, if both are and see the same.
 _EVIDENT, _SURE, _LIKELY = 12.0, 7.5, 5.5
 _LIKELY_COVERED, _COVERED = 2.0, 6.0  # enough where a covered mouth, with this logit, is what the mesh misses
 _SCORE_WEIGHT, _USUAL_SCORE = 30.0, 0.75
@@ -129,7 +130,8 @@ class _FaceFinder:
                 if best >= _EVIDENT:
                     return FoundFace(face=face, square=refined, certainty=best, believable=True)
         likely = best + _SCORE_WEIGHT * (face.score - _USUAL_SCORE)
-        believable = (best >= _SURE and apart <= _APART) or (
+        sure = best >= _SURE and (apart <= _APART or likely >= _SURE)
+        believable = sure or (
             apart <= _NEAR
             and (likely >= _LIKELY or (likely >= _LIKELY_COVERED and _mouth_covered(picture, refined)))
         )
