@@ -15,6 +15,9 @@ from client.server_address import bearer, server_address, token_advice, token_or
 from stream.protocol import ChunkTrace, SessionConfig
 
 TIMEOUT_S = 15.0
+UPLOAD_TIMEOUT_S = 120.0
+"""Without a sign of the server while a picture is under way: megabytes wait in the system's buffers when the last byte
+is written, and then the server decodes them, one picture after another."""
 PICTURE_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
 
@@ -70,7 +73,9 @@ class ServerApi:
         kind = PICTURE_TYPES.get(picture.suffix.lower(), "application/octet-stream")
         fields = {"consent": consent, "name": name or picture.stem}
         files = {"picture": (picture.name, await asyncio.to_thread(picture.read_bytes), kind)}
-        return dict((await self._ask("POST", "/v1/portraits", data=fields, files=files)).json())
+        patience = httpx.Timeout(TIMEOUT_S, read=UPLOAD_TIMEOUT_S, write=UPLOAD_TIMEOUT_S)
+        response = await self._ask("POST", "/v1/portraits", data=fields, files=files, timeout=patience)
+        return dict(response.json())
 
     async def open_session(self, offer: str, config: SessionConfig) -> tuple[str, str]:
         """Sends an SDP offer; returns the answer and the path of the session."""

@@ -3,7 +3,7 @@
 The detector takes hands, collars and muzzles for faces, too; so what it finds is shown to the face mesh, which is
 trained on faces alone. How sure that is, and whether both see eyes, nose and mouth in the same places, tells people
 (in photographs, paintings, drawings) from the rest. The limits were set on 407 synthetic portraits, with and without
-things drawn over their faces, and on some 60 pictures of animals; docs/portraits.md says what came of it.
+things drawn over their faces, and on some 130 pictures of animals; docs/portraits.md says what came of it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.covered_face import CoveredFace
 from pipeline.face_detector import Face, FaceDetector, Square
 from pipeline.face_mesh import FaceMesh
 from pipeline.picture import PortraitError
@@ -36,10 +37,12 @@ _ROUGH_CENTRE, _ROUGH_EYES_MOUTH, _ROUGH_EYE_DISTANCE = 0.60, 1.74, 2.52
 FACE_SHARE = 1 / 1.75
 """Height of the face in the canonical square's side."""
 
-# The mesh's logit for a face: beyond doubt; surely one; one, if the detector is sure as well and both see the same.
-_EVIDENT, _SURE, _LIKELY = 12.0, 7.5, 2.0
+# The mesh's logit for a face: beyond doubt; surely one, if both see about the same
+# or the detector is as sure; one, if both are and see the same.
+_EVIDENT, _SURE, _LIKELY = 12.0, 7.5, 5.5
+_LIKELY_COVERED, _COVERED = 2.0, 6.0  # enough where a covered mouth, with this logit, is what the mesh misses
 _SCORE_WEIGHT, _USUAL_SCORE = 30.0, 0.75
-_APART = 0.25  # in eye distances
+_NEAR, _APART = 0.25, 0.35  # in eye distances: what both then see may be as far apart
 _LOOKED_AT = (1.0, 0.85, 1.2)  # the squares that the mesh is shown, as multiples
 _MESH_PIXELS = 192
 # Points of the mesh whose means are the detector's: eyes, tip of the nose, mouth.
@@ -127,7 +130,11 @@ class _FaceFinder:
                 if best >= _EVIDENT:
                     return FoundFace(face=face, square=refined, certainty=best, believable=True)
         likely = best + _SCORE_WEIGHT * (face.score - _USUAL_SCORE)
-        believable = best >= _SURE or (likely >= _LIKELY and apart <= _APART)
+        sure = best >= _SURE and (apart <= _APART or likely >= _SURE)
+        believable = sure or (
+            apart <= _NEAR
+            and (likely >= _LIKELY or (likely >= _LIKELY_COVERED and _mouth_covered(picture, refined)))
+        )
         return FoundFace(face=face, square=refined, certainty=best, believable=believable)
 
 
@@ -214,7 +221,7 @@ def _chosen(candidates: list[FoundFace]) -> FoundFace:
             "No human face was found in the picture: what looks like one may be an animal or a thing. Use a picture "
             "of one person, photographed, painted or drawn, looking at the camera, with eyes and mouth to be seen."
         )
-    largest, *others = faces
+    largest, *others = _beside_the_surest(faces)
     rivals = [
         other
         for other in others
@@ -226,6 +233,13 @@ def _chosen(candidates: list[FoundFace]) -> FoundFace:
             "use one with a single person, or cut the others off."
         )
     return largest
+
+
+def _beside_the_surest(faces: list[FoundFace]) -> list[FoundFace]:
+    """Without those that are believed by themselves and not beside one that is far surer: raised hands, a face on a
+    shirt."""
+    surest = max(face.certainty for face in faces)
+    return [face for face in faces if face.certainty >= min(_SURE, surest / 2)]
 
 
 def _large_enough(found: FoundFace) -> tuple[Face, Square]:
@@ -245,6 +259,10 @@ def _shrunk(picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
         return picture, 1.0
     size = (max(round(picture.shape[1] * factor), 1), max(round(picture.shape[0] * factor), 1))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX)), factor
+
+
+def _mouth_covered(picture: NDArray[np.uint8], square: Square) -> bool:
+    return CoveredFace.bundled().look(_cut(picture, square)).mouth >= _COVERED
 
 
 def _same(a: Square, b: Square) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
@@ -132,3 +133,25 @@ async def test_what_is_no_websocket_is_a_sentence() -> None:
     with contextlib.suppress(ServerUnreachableError):
         await socket_frames("127.0.0.1:9")
         pytest.fail("nobody listens there")
+
+
+async def test_an_upload_may_take_longer_than_other_requests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A server that answers late, as after megabytes on a slow line: the upload waits, a question does not."""
+    monkeypatch.setattr("client.api.TIMEOUT_S", 0.2)
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        await asyncio.sleep(0.8)
+        with contextlib.suppress(ConnectionError):
+            writer.write(b'HTTP/1.1 201 Created\r\nConnection: close\r\n\r\n{"id": "up-1"}')
+            writer.close()
+
+    picture = tmp_path / "me.jpg"
+    picture.write_bytes(b"any")
+    server = await asyncio.start_server(late, "127.0.0.1", 0)
+    async with server, ServerApi(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as api:
+        assert (await api.upload(picture, consent="mine"))["id"] == "up-1"
+        with pytest.raises(ServerUnreachableError):
+            await api.describe()

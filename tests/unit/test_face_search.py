@@ -66,7 +66,7 @@ def animal(kind: str) -> Image.Image:
     return picture
 
 
-@pytest.mark.parametrize("kind", ["cat"])
+@pytest.mark.parametrize("kind", ["cat", "dog"])
 def test_an_animal_is_refused_in_words(kind: str) -> None:
     with pytest.raises((NotHumanError, NoFaceError), match=r"face was found.*Use a"):
         prepare_portrait(animal(kind))
@@ -103,6 +103,28 @@ def test_a_weaker_face_has_to_look_like_one(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(FaceDetector, "detect", lambda self, pixels: [hand, *detect(self, pixels)])
     face, _ = find_face(np.asarray(picture))
     assert face.centre[0] < 512
+
+
+def test_raised_hands_that_look_like_faces_are_none_beside_one() -> None:
+    """Hands with something like eyes and a mouth on the palms, half-body: by themselves each would be believed."""
+    picture = Image.new("RGB", (1024, 1024), (150, 160, 150))
+    draw = ImageDraw.Draw(picture)
+    draw.rounded_rectangle([256, 560, 768, 1100], 96, fill=(60, 80, 120))
+    picture.paste(portrait("jonas").resize((300, 300)), (362, 275))
+    skin, line = (205, 150, 130), (102, 75, 65)
+    for x in (269, 704):
+        draw.rounded_rectangle([x, 358, x + 70, 576], 32, fill=(60, 80, 120))
+        draw.ellipse([x - 10, 269, x + 80, 371], fill=skin)
+        for finger in range(5):
+            left, top = x - 10 + finger * 18, 205 + abs(finger - 2) * 10
+            draw.rounded_rectangle([left, top, left + 16, 307], 8, fill=skin)
+        for eye in (13, 51):
+            draw.ellipse([x + eye, 300, x + eye + 9, 306], fill=line)
+        draw.line([x + 19, 339, x + 54, 342], fill=line, width=4)
+    pixels = np.asarray(picture)
+    assert sum(found.believable for found in _finder().detect(pixels)) > 1
+    face, _ = find_face(pixels)
+    assert 362 < face.centre[0] < 662
 
 
 def test_two_people_are_still_two() -> None:
