@@ -113,10 +113,14 @@ class SocketSession:
                 await self._write()
                 for task in tasks:
                     task.cancel()
-        except* WebSocketDisconnect as gone:
-            raise gone.exceptions[0] from None
-        except* (ProtocolError, StreamError) as failed:
-            raise _first(failed) from None
+        except (
+            ExceptionGroup
+        ) as group:  # what `except*` raises comes as a group in some releases of Python 3.11
+            if (gone := group.subgroup(WebSocketDisconnect)) is not None:
+                raise _first(gone) from None
+            if (refused := group.subgroup((ProtocolError, StreamError))) is not None:
+                raise _first(refused) from None
+            raise
         finally:
             self._line.close()
             self._closed.set()

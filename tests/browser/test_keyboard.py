@@ -33,7 +33,9 @@ async def upload(page: Page, name: str) -> None:
 
 async def test_an_own_portrait_by_keys(browser: Browser, server: RunningServer) -> None:
     page, complaints = await open_page(browser, server.url)
-    page.on("filechooser", lambda _: None)  # from here on; one that only begins with the key press may come too late
+    page.on(
+        "filechooser", lambda _: None
+    )  # from here on; one that only begins with the key press may come too late
     await page.locator("#add").focus()
     async with page.expect_file_chooser() as chooser:
         await page.keyboard.press("Enter")

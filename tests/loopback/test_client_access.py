@@ -102,7 +102,7 @@ async def test_a_file_is_spoken_and_recorded_where_nothing_can_be_played(
     said: list[str] = []
     frames = await talk.run_talk(talk.TalkOptions(**vars(args)), show=said.append)
     assert frames > FPS / 2
-    assert said[0] == "PortAudio is missing.\nThe talk goes on, and nothing is played.\n"
+    assert said[0] == "PortAudio is missing. The talk goes on, and nothing is played.\n"
     with av.open(str(out)) as film:
         assert len(list(film.decode(video=0))) > FPS / 2
     with av.open(str(out)) as film:
