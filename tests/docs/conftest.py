@@ -98,7 +98,13 @@ def desk(
     tmp_path_factory: pytest.TempPathFactory, material: Path, served: str, reference: str, tiny_model: Path
 ) -> Iterator[Desk]:
     """Its commands hear and are heard by a PulseAudio of their own, where there is one."""
-    words = {"url": served, "reference": reference, "tiny": str(tiny_model), "root": str(ROOT)}
+    words = {
+        "url": served,
+        "reference": reference,
+        "tiny": str(tiny_model),
+        "root": str(ROOT),
+        "environment": sys.prefix,
+    }
     place = tmp_path_factory.mktemp("desk")
     if missing_programs():
         yield Desk(place, material, words, dict(os.environ))

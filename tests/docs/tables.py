@@ -42,6 +42,11 @@ PLACEHOLDERS = (
     Change(r'--consent "\.\.\."', '--consent "Ada Miller: this is me, and I agree."', "any statement"),
     Change(r" C --key K\b", " fullchain.pem --key privkey.pem", "a certificate of the tests' own authority"),
     Change(r"--port \d+", "--port {port}", "a free port"),
+    Change(
+        r"^\. \.venv/bin/activate$",
+        ". {environment}/bin/activate && command -v python",
+        "the environment that the tests run in; asked for what it has changed, as it says nothing itself",
+    ),
 )
 
 # What would take minutes, a loudspeaker, or the port 8080; also what makes a command end by itself.
