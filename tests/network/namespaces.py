@@ -14,6 +14,24 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+NAMES = "/run/netns"
+"""Where `ip` keeps its namespaces: a folder that it mounts onto itself, and leaves so."""
+
+
+@contextlib.contextmanager
+def _mounts_as_found() -> Iterator[None]:
+    """Takes down `ip`'s own mount, if it was not there before: a root folder with it in use cannot be removed."""
+    found = _is_mounted()
+    try:
+        yield
+    finally:
+        if not found and _is_mounted() and not os.listdir(NAMES):
+            subprocess.run(["umount", NAMES], check=False)
+
+
+def _is_mounted() -> bool:
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(mount.split()[4] == NAMES for mount in mounts)
 
 
 def unavailable() -> str | None:
@@ -23,14 +41,15 @@ def unavailable() -> str | None:
     if os.geteuid() != 0:
         return "only root may make network namespaces"
     name = f"tk{secrets.token_hex(3)}p"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
-    if made.returncode:
-        return f"no network namespace can be made here: {made.stderr.strip()}"
-    try:
-        link = ["ip", "-n", name, "link", "add", "name", "one", "type", "veth", "peer", "name", "other"]
-        done = subprocess.run(link, capture_output=True, text=True, check=False)
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=False)
+    with _mounts_as_found():
+        made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
+        if made.returncode:
+            return f"no network namespace can be made here: {made.stderr.strip()}"
+        try:
+            link = ["ip", "-n", name, "link", "add", "name", "one", "type", "veth", "peer", "name", "other"]
+            done = subprocess.run(link, capture_output=True, text=True, check=False)
+        finally:
+            subprocess.run(["ip", "netns", "del", name], check=False)
     return f"no veth pair can be made here: {done.stderr.strip()}" if done.returncode else None
 
 
@@ -47,6 +66,7 @@ class Network:
 
     def __enter__(self) -> Network:
         try:
+            self._stack.enter_context(_mounts_as_found())
             for space in self._spaces.values():
                 _run("ip", "netns", "add", space)
                 self._stack.callback(subprocess.run, ["ip", "netns", "del", space], check=False)
