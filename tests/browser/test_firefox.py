@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from firefox import FirefoxPage, firefox_page, firefox_path
 from served import RunningServer
 
@@ -30,7 +31,7 @@ CONTEXT = """(() => { const context = new AudioContext(); context.resume();
   return new Promise((resolve) => setTimeout(() => resolve(context.state), 1_500)); })()"""
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(tmp_path: Path) -> AsyncIterator[FirefoxPage]:
     if firefox_path() is None:
         pytest.skip("no Firefox: `apt install firefox-esr`")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from pages import open_page
 from PIL import Image, features
 from playwright.async_api import Browser, Page, expect
@@ -71,7 +72,7 @@ async def prepared(
     return answer
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser, plain_server: RunningServer) -> Page:
     opened, _ = await open_page(browser, plain_server.url)
     return opened
