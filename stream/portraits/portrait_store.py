@@ -249,12 +249,16 @@ class PortraitStore:
         database = sqlite3.connect(
             name, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
-        database.row_factory = sqlite3.Row
-        if self.folder is not None and os.name != "nt":
-            (self.folder / INDEX).chmod(0o600)
-        _use_write_ahead_log(database)
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA foreign_keys = ON")
+        try:
+            database.row_factory = sqlite3.Row
+            if self.folder is not None and os.name != "nt":
+                (self.folder / INDEX).chmod(0o600)
+            _use_write_ahead_log(database)
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            database.close()
+            raise
         return database
 
     def _migrate(self) -> None:
