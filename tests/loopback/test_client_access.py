@@ -139,14 +139,17 @@ async def test_an_upload_may_take_longer_than_other_requests(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A server that answers late, as after megabytes on a slow line: the upload waits, a question does not."""
-    monkeypatch.setattr("client.api.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("client.api.TIMEOUT_S", 0.5)
+    answers: list[asyncio.Task[None] | None] = []
 
     async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers.append(asyncio.current_task())
         await reader.read(1)
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.2)
         with contextlib.suppress(ConnectionError):
             writer.write(b'HTTP/1.1 201 Created\r\nConnection: close\r\n\r\n{"id": "up-1"}')
             writer.close()
+            await writer.wait_closed()
 
     picture = tmp_path / "me.jpg"
     picture.write_bytes(b"any")
@@ -155,3 +158,4 @@ async def test_an_upload_may_take_longer_than_other_requests(
         assert (await api.upload(picture, consent="mine"))["id"] == "up-1"
         with pytest.raises(ServerUnreachableError):
             await api.describe()
+        await asyncio.gather(*[answer for answer in answers if answer is not None])
