@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 WHIP_WHEP := 1.2.0
 LOWEST := build/lower-bounds
+# What these tests measure is time, so nothing runs beside them.
+ALONE := tests/browser/test_latency_browser.py tests/browser/test_measurement.py tests/loopback
 
 .PHONY: demo test lower-bounds lint format bench browser firefox relay sound speech whip-whep gstreamer proxies clean
 
@@ -13,7 +15,8 @@ demo: serve-environment
 
 test: test-environment browser firefox relay sound speech whip-whep gstreamer proxies
 	$(BIN)/python -m pytest --numprocesses 2 tests/unit tests/streaming
-	$(BIN)/python -m pytest tests/docs tests/browser tests/loopback tests/network  # in real time, so one after the other
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=%) tests/docs tests/browser tests/network
+	$(BIN)/python -m pytest $(ALONE)
 
 # The oldest versions that pyproject.toml allows, in an environment of their own; about a quarter of an hour.
 lower-bounds: test-environment
