@@ -73,6 +73,19 @@ Object.defineProperty(HTMLMediaElement.prototype, "srcObject", {
 });
 """
 )
+# Pictures presented, and how far apart the brightest and the darkest of them are, over three seconds.
+WATCHED = """new Promise((resolve) => {
+  const video = document.querySelector("#video");
+  const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const levels = [];
+  const look = () => {
+    context.drawImage(video, 0, 0, 1, 1);
+    levels.push(context.getImageData(0, 0, 1, 1).data[1]);
+    video.requestVideoFrameCallback(look);
+  };
+  video.requestVideoFrameCallback(look);
+  setTimeout(() => resolve([levels.length, Math.max(...levels) - Math.min(...levels)]), 3_000);
+})"""
 
 
 async def open_page(

@@ -8,24 +8,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from firefox import FirefoxPage, firefox_page, firefox_path
+from pages import WATCHED
 from served import RunningServer
 
 pytestmark = pytest.mark.timeout(300)  # starting the server is part of the first test
 
 LIVE = "document.querySelector('#stage').dataset.state === 'live'"
-# Pictures presented, and how far apart the brightest and the darkest of them are, over three seconds.
-WATCHED = """new Promise((resolve) => {
-  const video = document.querySelector("#video");
-  const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const levels = [];
-  const look = () => {
-    context.drawImage(video, 0, 0, 1, 1);
-    levels.push(context.getImageData(0, 0, 1, 1).data[1]);
-    video.requestVideoFrameCallback(look);
-  };
-  video.requestVideoFrameCallback(look);
-  setTimeout(() => resolve([levels.length, Math.max(...levels) - Math.min(...levels)]), 3_000);
-})"""
 # What an AudioContext does here: "running" where there is a sound output.
 CONTEXT = """(() => { const context = new AudioContext(); context.resume();
   return new Promise((resolve) => setTimeout(() => resolve(context.state), 1_500)); })()"""

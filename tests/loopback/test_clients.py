@@ -7,37 +7,22 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-import uvicorn
 
 from client.api import ServerApi
 from client.errors import ServerRefusedError
 from client.peer import AvatarClient
 from client.websocket import AvatarSocket
 from stream.protocol import FPS, SAMPLE_RATE, ControlValues
-from stream.server import create_app
-from tests.loopback.conftest import plain_gallery, quiet_config
+from tests.loopback.on_port import on_a_port
 from tests.loopback.real_time import in_real_time
 
-READY_TIMEOUT_S = 60
 SECONDS = 4
 
 
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
-    ready = asyncio.Event()
-    app = create_app(quiet_config(), gallery=plain_gallery(), on_ready=lambda _: ready.set())
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="websockets-sansio")
-    )
-    server.install_signal_handlers = lambda: None  # type: ignore[method-assign]
-    task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(READY_TIMEOUT_S):
-        await ready.wait()
-        while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
-            await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await task
+    async with on_a_port() as address:
+        yield address
 
 
 def recording() -> np.ndarray:
