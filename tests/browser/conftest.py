@@ -40,13 +40,20 @@ def voice_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[RunningServer]:
+def model_server(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[RunningServer]:
     running = RunningServer(tmp_path_factory.mktemp("server"))
     try:
         running.wait_until_ready()
         yield running
     finally:
         running.close()
+
+
+@pytest.fixture
+def server(model_server: RunningServer) -> Iterator[RunningServer]:
+    """One for all tests, which finds the portraits that a new one has."""
+    yield model_server
+    model_server.delete_uploads()
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,14 @@ class RunningServer:
             time.sleep(0.3)
         raise RuntimeError(f"The server did not get ready:\n{self.log()}")
 
+    def delete_uploads(self) -> None:
+        with urllib.request.urlopen(f"{self.url}v1/portraits", timeout=10) as answer:
+            portraits = json.load(answer)["portraits"]
+        for portrait in portraits:
+            if portrait["source"] == "uploaded":
+                place = f"{self.url}v1/portraits/{portrait['id']}"
+                urllib.request.urlopen(urllib.request.Request(place, method="DELETE"), timeout=10).close()
+
     def log(self) -> str:
         self._log.flush()
         return Path(self._log.name).read_text()
