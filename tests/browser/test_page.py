@@ -68,14 +68,14 @@ async def test_the_portrait_talks_and_the_own_voice_returns(browser: Browser, se
     await sessions_become(server, 0)
     assert complaints == []
     assert taken.size[0] >= 256
-    if int(missed) > MOST_MISSED:
-        pytest.skip(
-            f"the machine is too slow for the model just now: {missed} of some 350 pictures were missed"
-        )
     assert taken.fps >= 15  # how many it should be is measured on machines that do nothing else
     delays = taken.mouth_to_ear_ms()
     assert len(delays) > 0, "the voice that came back is not the one that was sent"
     assert 60 < np.median(delays) < 1_000
+    if int(missed) > MOST_MISSED:
+        pytest.skip(
+            f"the machine is too slow for the model just now: {missed} of some 350 pictures were missed"
+        )
     assert taken.speech_to_silence() > 1.5, "the lips move in silence as in speech"
     assert len(taken.mouth_to_photon_ms()) > 0, "the lips do not follow the voice"
 
