@@ -6,14 +6,15 @@ PORT ?= 8080
 WHIP_WHEP := 1.2.0
 LOWEST := build/lower-bounds
 # What these tests measure is time, so nothing runs beside them.
-ALONE := tests/browser/test_latency_browser.py tests/browser/test_measurement.py tests/loopback
+ALONE := tests/browser/test_latency_browser.py tests/browser/test_measurement.py tests/browser/test_talking.py \
+  tests/loopback
 
-.PHONY: demo test lower-bounds lint format bench browser firefox relay sound speech whip-whep gstreamer proxies clean
+.PHONY: portraits demo test lower-bounds lint format bench browser firefox relay sound speech whip-whep gstreamer proxies clean
 
-demo: serve-environment
+demo: serve-environment portraits
 	$(BIN)/talkalong serve --port $(PORT)
 
-test: test-environment browser firefox relay sound speech whip-whep gstreamer proxies
+test: test-environment portraits browser firefox relay sound speech whip-whep gstreamer proxies
 	$(BIN)/python -m pytest --numprocesses 2 tests/unit tests/streaming
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=%) tests/docs tests/browser tests/network
 	$(BIN)/python -m pytest $(ALONE)
@@ -40,6 +41,10 @@ format: lint-environment
 # In Chromium, too, once `make browser` was run; about two minutes.
 bench: serve-environment
 	$(BIN)/talkalong bench --out runs/bench.json
+
+# What takes a server two seconds a portrait when it starts for the first time; quick where it is done.
+portraits: serve-environment
+	@$(BIN)/python -m stream.portraits.bundled
 
 # Programs of the system for some tests, installed for root on Debian; without them those tests are skipped by name.
 # $(call install,packages)

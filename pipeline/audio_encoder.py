@@ -9,13 +9,16 @@ the speech of frames t - 2 to t; who reads it two frames late has 80 ms of look-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from pipeline.onnx_graph import OnnxGraph
 
 SAMPLES_PER_FRAME = 640
 _FFT, _HOP = 400, 160
@@ -103,6 +106,7 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         dilations = [1 + index % 2 for index in range(blocks_25hz)]
         self.at_25hz = nn.ModuleList(CausalBlock(channels, 3, dilation, expansion) for dilation in dilations)
         self.leave = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, feature_size))
+        self.graph: OnnxGraph | None = None
         # In frames: 25 Hz blocks, 50 Hz blocks (two steps a frame), and less than one frame each for the
         # strided convolution and the analysis window.
         self._left_context_frames = sum(2 * d for d in dilations) + 2 * blocks_50hz + 2
@@ -152,6 +156,10 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         silence gives the same activation at every step."""
         mel = self.log_mel(pcm_BN)
         mel = torch.cat([past[0], mel], 1) if past else extend_back(mel, 2)
+        if past and self.graph is not None and not torch.is_grad_enabled():
+            before = {f"past_{index}": step for index, step in enumerate(past[1:])}
+            features, *kept = self.graph({"mel": mel} | before)
+            return features, Heard(pcm_BN[:, -(_FFT - _HOP) :], (mel[:, -2:], *kept))
         steps = mel.unfold(1, 4, 2)  # four windows, every 20 ms
         if past:
             counts = [2 * frames] * len(self.at_50hz) + [frames] * len(self.at_25hz)
@@ -170,7 +178,7 @@ class AudioEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             left = cast(CausalBlock, block).left
             kept.append(extend_back(x, left)[:, -left:])
             x = block(x, counts[index])
-        features: Tensor = self.leave(x)
+        features = self.leave(x)
         return features, Heard(pcm_BN[:, -(_FFT - _HOP) :], tuple(kept))
 
 

@@ -21,17 +21,19 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.drawing.geometry import (
+    CROP_PIXELS,
+    GRID_PIXELS,
+    MOUTH_BOTTOM,
+    MOUTH_LEFT,
+    MOUTH_RIGHT,
+    MOUTH_TOP,
+)
 from pipeline.eyelids import Eyelids
 from pipeline.face_aligner import FaceAligner
-from pipeline.mouth_interior import CROP_PIXELS as CROP_PIXELS
-from pipeline.mouth_interior import MOUTH_BOTTOM as MOUTH_BOTTOM
-from pipeline.mouth_interior import MOUTH_LEFT as MOUTH_LEFT
-from pipeline.mouth_interior import MOUTH_RIGHT as MOUTH_RIGHT
-from pipeline.mouth_interior import MOUTH_TOP as MOUTH_TOP
 from pipeline.mouth_interior import MouthInterior, mouth_seat
 from pipeline.portrait_features import PortraitFeatures
 
-GRID_PIXELS = 128
 BASIS_PIXELS = GRID_PIXELS
 FLOW_UNIT = 0.05
 """Flow (half crop widths) of 1 in the basis, so that flow and opening learn at the same rate."""
@@ -251,12 +253,26 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         The features are of one portrait, or of P portraits with B / P consecutive frames each, and then their maps
         repeated (`PortraitFeatures.for_frames`).
         """
-        f128, f64, f32, f16, basis, where, seat = features
-        batch = len(z_BD)
         change, closed = self.upper_lids.take_out(z_BD - z_ref_BD)
-        both = torch.cat([change, z_ref_BD], 1)
+        displacement, logits = self.fields(change, z_ref_BD, features)
+        grid = self.upper_lids.close(self.still_HW2 + displacement, closed, features.places_PHW2)
+        mouth = torch.sigmoid(logits)
+        margin = (MOUTH_LEFT, CROP_PIXELS - MOUTH_RIGHT, MOUTH_TOP, CROP_PIXELS - MOUTH_BOTTOM)
+        mask, paint = mouth[:, :1], self.interior(mouth[:, 1:], mouth[:, :1], grid, features.seat_P9)
+        return DecodedFrames(grid, functional.pad(mask, margin), functional.pad(paint, margin))
+
+    def fields(
+        self, change_BD: Tensor, z_ref_BD: Tensor, features: PortraitFeatures
+    ) -> tuple[Tensor, Tensor]:
+        """What the network itself makes of a change of the latent without its blink; lids and jaws come after it.
+
+        Displacement of the sampling grid [B,128,128,2]; mask and colours of the mouth window [B,4,96,112], logits.
+        """
+        f128, f64, f32, f16, basis = features[:5]
+        batch = len(change_BD)
+        both = torch.cat([change_BD, z_ref_BD], 1)
         condition = self.condition(both)
-        motions_BM = torch.cat([change, self.extra(both)], 1)
+        motions_BM = torch.cat([change_BD, self.extra(both)], 1)
         moved, opening = _combine(motions_BM, basis)
         x = self.enter16(_with_coordinates(f16.expand(batch, -1, -1, -1)))
         for block in self.blocks16:
@@ -268,23 +284,20 @@ class FrameDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         flow = _double(flow + 0.1 * self.flow64(x64))
         x = self.block128(_double(self.up128(x64)) + f128, condition)
         flow = flow + 0.1 * self.flow128(x) + moved
-        grid = self.still_HW2
+        still = self.still_HW2
         affine = 0.1 * self.affine(condition).view(batch, 2, 3)
-        linear = grid.view(1, -1, 2) @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
+        linear = still.view(1, -1, 2) @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
         displacement = linear.view(batch, GRID_PIXELS, GRID_PIXELS, 2) + flow.permute(0, 2, 3, 1)
-        grid = self.upper_lids.close(grid + displacement * self.freedom_HW1, closed, where)
+        displacement = displacement * self.freedom_HW1
 
         # The mouth opens where the moved lips part, so the head that draws it sees the portrait as moved.
         rows, columns = MOUTH_ROWS, MOUTH_COLUMNS
         x64 = _double(x64[:, :, MOUTH_TOP // 4 : MOUTH_BOTTOM // 4, MOUTH_LEFT // 4 : MOUTH_RIGHT // 4])
-        settled = grid[:, rows, columns].detach()
+        settled = (still + displacement)[:, rows, columns].detach()
         lips = functional.grid_sample(f128.expand(batch, -1, -1, -1), settled, align_corners=False)
         stretch = (8 * (settled - settled.mean((1, 2), keepdim=True))).permute(0, 3, 1, 2)
         mouth = self.mouth(torch.cat([x[:, :, rows, columns], x64, lips, stretch, 0.2 * opening], 1))
-        mouth = torch.sigmoid(torch.cat([mouth[:, :1] + _double(opening), mouth[:, 1:]], 1))
-        margin = (MOUTH_LEFT, CROP_PIXELS - MOUTH_RIGHT, MOUTH_TOP, CROP_PIXELS - MOUTH_BOTTOM)
-        mask, paint = mouth[:, :1], self.interior(mouth[:, 1:], mouth[:, :1], grid, seat)
-        return DecodedFrames(grid, functional.pad(mask, margin), functional.pad(paint, margin))
+        return displacement, torch.cat([mouth[:, :1] + _double(opening), mouth[:, 1:]], 1)
 
 
 def _combine(motions_BM: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,10 @@ The pipeline itself holds weights only. A session lives in its `StreamState`.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,12 +30,14 @@ from diffusers.utils import logging
 
 from pipeline import checkpoint
 from pipeline.audio_encoder import AudioEncoder
-from pipeline.autoencoder import POSE_SIZE, FrameDecoder, MotionEncoder, PortraitEncoder
+from pipeline.autoencoder import FrameDecoder, MotionEncoder, PortraitEncoder
 from pipeline.blinks import lids_closed
-from pipeline.compositor import composite
 from pipeline.denoiser import LEFT_SLOTS, Denoiser
+from pipeline.drawing import DrawingModel, Painter, Painters, PreparedPortrait
+from pipeline.face_preparation import FacePreparation, Progress, face_digest, laid_on
+from pipeline.onnx_graph import PASS_GRAPH, STREAM_GRAPH, OnnxGraph
 from pipeline.portrait import Portrait
-from pipeline.sampler import denoise_motion, frame_noise, remember
+from pipeline.sampler import denoise_after, frame_noise
 from pipeline.samples import to_float
 from pipeline.scheduler import FlowMatchScheduler
 from pipeline.shown_motion import ShownMotion
@@ -52,11 +53,12 @@ COMPONENTS: dict[str, type[Any]] = {
     "scheduler": FlowMatchScheduler,
 }
 
-_PAINTERS = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="painter")
-
 
 class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """The talking portrait: `init_state`, `step`, and `__call__` as a loop of `step`. Holds no session."""
+    """The talking portrait: `prepare` a portrait once, then `init_state` and `step`, or `__call__` as a loop of `step`.
+
+    Holds no session. drawing: what every portrait is drawn with; `DrawingModel.first_order` until it is learned.
+    """
 
     audio_encoder: AudioEncoder
     denoiser: Denoiser
@@ -64,6 +66,7 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
     motion_encoder: MotionEncoder
     frame_decoder: FrameDecoder
     scheduler: FlowMatchScheduler
+    drawing: DrawingModel
 
     def __init__(
         self,
@@ -86,6 +89,10 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         for name, component in COMPONENTS.items():
             if issubclass(component, torch.nn.Module):
                 getattr(self, name).eval().requires_grad_(False)
+        untrained = DrawingModel.first_order(frame_decoder.config.latent_size)
+        self.drawing = DrawingModel(untrained.tensors | laid_on(frame_decoder))
+        self._painters = Painters(lambda portrait: Painter(portrait, self.drawing))
+        self._folder: Path | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -103,12 +110,25 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         finally:
             if shown:
                 logging.enable_progress_bar()
+        pipe._folder = folder
+        pipe.drawing = DrawingModel.load(folder)
+        pipe.face_sha256 = checkpoint.face_sha256(folder)
         return pipe
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Write every part as JSON and safetensors, and SHA256SUMS beside them."""
         super().save_pretrained(str(save_directory), **kwargs)
+        DrawingModel(self.drawing.tensors | laid_on(self.frame_decoder)).save(Path(save_directory))
         checkpoint.write_sums(Path(save_directory))
+
+    def use_graphs(self) -> None:
+        """From now on denoiser and audio encoder run in ONNX Runtime, where the model's folder has their graphs."""
+        for name, module, file in (
+            ("denoiser", self.denoiser, PASS_GRAPH),
+            ("audio_encoder", self.audio_encoder, STREAM_GRAPH),
+        ):
+            if self._folder is not None and (path := self._folder / name / file).is_file():
+                module.graph = OnnxGraph(path, module)
 
     def window_spec(self, hop_frames: int = 2, right_frames: int = 2) -> WindowSpec:
         """The windows this model reads; the left context is what audio encoder and denoiser look back to."""
@@ -120,25 +140,57 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         left = self.audio_encoder.left_context_frames + LEFT_SLOTS
         return WindowSpec(hop_frames=hop_frames, left_frames=left, right_frames=right_frames)
 
-    @torch.inference_mode()
+    @cached_property
+    def face_sha256(self) -> str:
+        """Of all that decides how a portrait is drawn: prepared portraits of another one do not fit.
+
+        From the weights where there are no files yet.
+        """
+        return face_digest(self.portrait_encoder, self.motion_encoder, self.frame_decoder, self.drawing)
+
+    def prepare(self, portrait: Portrait, progress: Progress = lambda share: None) -> PreparedPortrait:
+        """The portrait, ready to be drawn; two to three seconds on two cores, once. progress: told the share done."""
+        preparation = FacePreparation(
+            self.portrait_encoder, self.motion_encoder, self.frame_decoder, self.drawing, self.face_sha256
+        )
+        return preparation.prepare(portrait, progress)
+
     def init_state(
-        self, portrait: Portrait, *, window: WindowSpec, seed: int = 0, controls: Controls | None = None
+        self,
+        portrait: Portrait | PreparedPortrait,
+        *,
+        window: WindowSpec,
+        seed: int = 0,
+        controls: Controls | None = None,
     ) -> StreamState:
-        """A session's first state. The only place where the portrait is encoded (some 10 ms)."""
+        """A session's first state. A portrait that is not prepared yet is, which takes its time."""
+        if not isinstance(portrait, PreparedPortrait):
+            portrait = self.prepare(portrait)
+        elif portrait.model != self.face_sha256:
+            raise ValueError(
+                f"The portrait '{portrait.name}' was prepared for another model; prepare it anew."
+            )
+        state = self.start(portrait.z_ref, window=window, seed=seed, controls=controls)
+        return replace(state, painter=self._painters.of(portrait))
+
+    def start(
+        self,
+        z_ref_D: npt.NDArray[np.float32],
+        *,
+        window: WindowSpec,
+        seed: int = 0,
+        controls: Controls | None = None,
+    ) -> StreamState:
+        """The first state of a session that is drawn elsewhere; z_ref_D: the portrait's own motion latent."""
         expected = self.window_spec(window.hop_frames, window.right_frames)
         if window != expected:
             raise ValueError(
                 f"This model needs windows like {expected}, not {window}; use pipe.window_spec()."
             )
-        crop = torch.from_numpy(np.ascontiguousarray(portrait.crop)).to(self.device)
-        crop_B3HW = crop.permute(2, 0, 1)[None].float() / 255.0
-        z_ref_1D = self.motion_encoder(crop_B3HW).float()
-        z_ref_1D[:, -POSE_SIZE:] = 0.0  # head pose is relative to the portrait's own
+        z_ref_1D = torch.from_numpy(np.array(z_ref_D, np.float32))[None].to(self.device)
         return StreamState(
-            portrait=portrait,
             window=window,
             z_ref_1D=z_ref_1D,
-            features=self.portrait_encoder(crop_B3HW),
             ring=self.denoiser.new_ring(),
             shown=ShownMotion.start(z_ref_1D),
             seed=seed,
@@ -148,21 +200,17 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
     def step(
         self, state: StreamState, window: AudioWindow, *, num_inference_steps: int | None = None
     ) -> tuple[StreamState, FrameChunk]:
-        """The frames of the next chunk and the state after it; the given state stays valid.
-
-        `move`, `draw` and `remember` in one. A live session draws a chunk's first frame first: it is due first.
-        """
+        """The frames of the next chunk and the state after it; the given one stays valid. `move` and `draw` in one."""
         state, motion = self.move(state, window, num_inference_steps=num_inference_steps)
         frames, drawn_ms = self.draw(state, motion.z_TD)
-        latents = motion.z_TD.float().cpu().numpy()
-        chunk = FrameChunk(motion.first_frame, frames, latents, motion.timings_ms | drawn_ms)
-        return self.remember(state), chunk
+        chunk = FrameChunk(motion.first_frame, frames, motion.z_TD, motion.timings_ms | drawn_ms)
+        return state, chunk
 
     @torch.inference_mode()
     def move(
         self, state: StreamState, window: AudioWindow, *, num_inference_steps: int | None = None
     ) -> tuple[StreamState, ChunkMotion]:
-        """The motion of the next chunk and the state after it, whose ring does not hold the chunk yet."""
+        """The motion of the next chunk and the state after it; the given state stays valid."""
         spec = state.window
         if window.index != state.chunk_index:
             raise ValueError(
@@ -174,9 +222,8 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
                 f"The window must hold {spec.window_samples} samples, not {list(window.pcm.shape)}."
             )
         window = replace(window, pcm=to_float(window.pcm))  # one NaN would stay in the ring for good
-        state = self.remember(state)
         started = time.perf_counter()
-        hearing = state.hearing.after(spec.fresh(window))
+        hearing = state.hearing.after(spec.fresh(window, state.unheard_frames))
         speech = self._hear(state, window, hearing.gain)
         heard = time.perf_counter()
 
@@ -185,10 +232,11 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         style = [[state.controls.expressiveness, state.controls.head_motion]]
         audio_1TC = self.denoiser.embed_audio(speech.features_1TF, spec.right_frames, lids_1T)
         session_1C = self.denoiser.embed_session(state.z_ref_1D, state.z_ref_1D.new_tensor(style))
-        z_1TD = denoise_motion(
+        z_1TD, ring = denoise_after(
             self.denoiser,
             self.scheduler,
             state.ring,
+            state.memory,
             audio_BTC=audio_1TC,
             session_BC=session_1C,
             noise_BTD=frame_noise(state.seed, frames, self.denoiser.latent_size)[None].to(state.z_ref_1D),
@@ -199,81 +247,46 @@ class AvatarPipeline(DiffusionPipeline):  # type: ignore[misc]
         memory = Memory(z_1TD, audio_1TC, session_1C)
         state = replace(
             state,
+            ring=ring,
             memory=memory,
             speech=speech,
+            unheard_frames=0,
             hearing=hearing,
             shown=shown,
             chunk_index=state.chunk_index + 1,
         )
-        return state, ChunkMotion(frames.start, shown_1TD[0], timings_ms)
+        return state, ChunkMotion(frames.start, shown_1TD[0].float().cpu().numpy(), timings_ms)
 
     def _hear(self, state: StreamState, window: AudioWindow, gain: float) -> Speech:
-        """The speech features of this window, its new samples raised by `gain`; only what is new in it is computed,
-        where the last one was heard."""
+        """The speech features of this window, its new samples raised by `gain`; only what is new since the last window
+        that was heard is computed. Windows in between cost little more: whoever is late must not become later."""
         spec, past = state.window, state.speech
-        pcm_1N = torch.from_numpy(window.pcm * np.float32(gain))[None].to(self.device)
+        pcm_1N = torch.from_numpy(window.pcm * np.float32(gain))[None].to(state.z_ref_1D.device)
         wanted = LEFT_SLOTS + spec.hop_frames + spec.right_frames
-        if past is None:
+        new = spec.hop_frames + state.unheard_frames
+        if past is None or new > spec.left_frames:
             return Speech(*self.audio_encoder.hear(pcm_1N, wanted, None))
-        new_1TF, heard = self.audio_encoder.hear(pcm_1N[:, -spec.hop_samples :], spec.hop_frames, past.heard)
+        new_1TF, heard = self.audio_encoder.hear(pcm_1N[:, -new * spec.samples_per_frame :], new, past.heard)
         return Speech(torch.cat([past.features_1TF, new_1TF], 1)[:, -wanted:], heard)
 
-    @torch.inference_mode()
-    def remember(self, state: StreamState) -> StreamState:
-        """The state with its last chunk in the ring. `move` does it first of all, but it can be done before there is
-        anything to move, in time that nobody waits for."""
-        if (memory := state.memory) is None:
-            return state
-        ring = remember(
-            self.denoiser, state.ring, memory.z_BTD, audio_BTC=memory.audio_BTC, session_BC=memory.session_BC
-        )
-        return replace(state, ring=ring, memory=None)
-
-    def first_frames(self, count: int) -> int:
-        """How many of a chunk's frames to draw before the others: a processor makes one after the other, and the
-        first is due first; an accelerator makes all of them at once."""
-        return 1 if self.device.type == "cpu" else count
-
-    @torch.inference_mode()
-    def draw(self, state: StreamState, z_TD: torch.Tensor) -> tuple[npt.NDArray[np.uint8], dict[str, float]]:
-        """Frames uint8 [T,H,W,3] of motion latents, and the ms of the stages decode and composite.
+    def draw(
+        self, state: StreamState, z_TD: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.uint8], dict[str, float]]:
+        """Frames uint8 [T,H,W,3] of motion latents, and the ms of the stage draw.
 
         Needs of the state what stays the same over a session, so frames may be drawn in any order and thread.
-        A processor draws them side by side, one thread each: a frame's convolutions are too small to be split.
         """
+        if state.painter is None:
+            raise ValueError(
+                "The session was begun without a portrait; draw its motion where the portrait is."
+            )
         started = time.perf_counter()
-        if self.device.type != "cpu":
-            parts = self._decode(state, z_TD)
-            decoded = time.perf_counter()
-            drawn = [(composite(state.portrait, *part), decoded) for part in parts]
-        else:
-            first, *rest = z_TD.split(1)
-            others = [_PAINTERS.submit(self._paint, state, z_1D) for z_1D in rest]
-            drawn = [self._paint(state, first), *(other.result() for other in others)]
-        decoded = max(at for _, at in drawn)
-        timings_ms = {
-            "decode": 1000 * (decoded - started),
-            "composite": 1000 * (time.perf_counter() - decoded),
-        }
-        return np.stack([picture for picture, _ in drawn]), timings_ms
-
-    def _paint(self, state: StreamState, z_1D: torch.Tensor) -> tuple[npt.NDArray[np.uint8], float]:
-        with torch.inference_mode():  # holds for one thread only
-            (part,) = self._decode(state, z_1D)
-        decoded = time.perf_counter()
-        return composite(state.portrait, *part), decoded
-
-    def _decode(self, state: StreamState, z_TD: torch.Tensor) -> list[tuple[npt.NDArray[np.float32], ...]]:
-        """What `composite` needs of every frame: grid [h,w,2], mask [h,w], paint [h,w,3]."""
-        decoded = self.frame_decoder(z_TD, state.z_ref_1D.expand(len(z_TD), -1), state.features)
-        grids = decoded.grid_BHW2.float().cpu().numpy()
-        masks = decoded.mask_B1HW[:, 0].float().cpu().numpy()
-        paints = decoded.paint_B3HW.permute(0, 2, 3, 1).float().contiguous().cpu().numpy()
-        return list(zip(grids, masks, paints, strict=True))
+        frames = state.painter.draw(z_TD)
+        return frames, {"draw": 1000 * (time.perf_counter() - started)}
 
     def __call__(
         self,
-        portrait: Portrait,
+        portrait: Portrait | PreparedPortrait,
         pcm: npt.ArrayLike,
         *,
         sample_rate: float,

@@ -22,16 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline import checkpoint
-from pipeline.autoencoder import FrameDecoder
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.benchmark import percentiles
 from pipeline.blinks import lids_closed
-from pipeline.compositor import composite
 from pipeline.denoiser import LEFT_SLOTS, Denoiser, KVRing
 from pipeline.machine import describe_machine
 from pipeline.portrait import Portrait, prepare_portrait
-from pipeline.portrait_features import PortraitFeatures
-from pipeline.sampler import denoise_motion, frame_noise
+from pipeline.sampler import denoise_motion, frame_noise, remember
 from pipeline.variants import VARIANTS, Call, Inputs, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -76,16 +73,6 @@ class _Denoising(nn.Module):
         return made
 
 
-class _Decoding(nn.Module):
-    def __init__(self, decoder: FrameDecoder) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, z_BD: Tensor, z_ref_BD: Tensor, *features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        decoded = self.decoder(z_BD, z_ref_BD, PortraitFeatures(*features))
-        return decoded.grid_BHW2, decoded.mask_B1HW, decoded.paint_B3HW
-
-
 def record(pipe: AvatarPipeline, portrait: Portrait, pcm: NDArray[np.float32], count: int) -> list[Part]:
     """What each part is given in the last `count` chunks of a session that hears `pcm` (16 kHz)."""
     window = pipe.window_spec()
@@ -101,12 +88,13 @@ def record(pipe: AvatarPipeline, portrait: Portrait, pcm: NDArray[np.float32], c
     state = pipe.init_state(portrait, window=window)
     hearing: list[Inputs] = []
     denoising: list[Inputs] = []
-    decoding: list[Inputs] = []
     scenes: list[tuple[Tensor, Tensor, KVRing, range]] = []
     with torch.inference_mode():
         for index in range(chunks):
-            state = pipe.remember(state)
             audio_window, ring, frames = window.cut(pcm, index), state.ring, window.frames(index)
+            if (memory := state.memory) is not None:
+                before = {"audio_BTC": memory.audio_BTC, "session_BC": memory.session_BC}
+                ring = remember(denoiser, ring, memory.z_BTD, **before)
             if index >= chunks - count:
                 pcm_1N = torch.from_numpy(audio_window.pcm * np.float32(state.hearing.gain))[None]
                 features = pipe.audio_encoder(pcm_1N, heard_frames)
@@ -118,20 +106,11 @@ def record(pipe: AvatarPipeline, portrait: Portrait, pcm: NDArray[np.float32], c
                 hearing.append((pcm_1N,))
                 denoising.append((noise, torch.ones(1, 1), audio, session, ring.keys, ring.values))
                 scenes.append((lids, session, ring, frames))
-            state, motion = pipe.move(state, audio_window)
-            if index >= chunks - count:
-                decoding.append((motion.z_TD[:1].clone(), state.z_ref_1D, *state.features))
-
-    def drawn(grid: Tensor, mask: Tensor, paint: Tensor) -> Frame:
-        return composite(
-            portrait, grid[0].numpy(), mask[0, 0].numpy(), paint[0].permute(1, 2, 0).contiguous().numpy()
-        )
-
-    decode = _Decoding(pipe.frame_decoder)
+            state, _ = pipe.move(state, audio_window)
 
     def of_motion(z_1TD: Tensor) -> Frame:
-        with torch.inference_mode():
-            return drawn(*decode(z_1TD[:, -1], state.z_ref_1D, *state.features))
+        frame: Frame = pipe.draw(state, z_1TD[:, -1].numpy())[0][0]
+        return frame
 
     def of_features(outputs: tuple[Tensor, ...], place: int) -> Frame:
         lids, session, ring, frames = scenes[place]
@@ -143,7 +122,7 @@ def record(pipe: AvatarPipeline, portrait: Portrait, pcm: NDArray[np.float32], c
             )  # fmt: skip
         return of_motion(z)
 
-    evaluations = pipe.scheduler.num_inference_steps + 1  # and one that remembers
+    evaluations = pipe.scheduler.num_inference_steps  # the first of which also remembers
     return [
         Part(
             name="features", module=_Hearing(pipe.audio_encoder, heard_frames), inputs=hearing,
@@ -153,10 +132,6 @@ def record(pipe: AvatarPipeline, portrait: Portrait, pcm: NDArray[np.float32], c
             name="denoise", module=_Denoising(denoiser), inputs=denoising,
             frames=lambda outputs, _: of_motion(denoiser.denormalize(outputs[0])),
             calls_per_frame=evaluations / hop,
-        ),
-        Part(
-            name="decode", module=decode, inputs=decoding,
-            frames=lambda outputs, _: drawn(*outputs), calls_per_frame=1.0,
         ),
     ]  # fmt: skip
 
@@ -235,7 +210,7 @@ def main() -> None:
     parser.add_argument("--portrait", type=Path, required=True, help="a photo")
     parser.add_argument("--audio", type=Path, required=True, help="some seconds of speech")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--parts", nargs="+", default=["features", "denoise", "decode"])
+    parser.add_argument("--parts", nargs="+", default=["features", "denoise"])
     parser.add_argument("--rounds", type=int, default=40, help="timed calls of each variant (default: 40)")
     parser.add_argument("--chunks", type=int, default=12, help="recorded chunks (default: 12)")
     parser.add_argument("--threads", type=int, default=1)

@@ -31,7 +31,7 @@ def measure_batches(
 ) -> dict[str, Any]:
     """One row a batch size, and the largest batch whose slowest hundredth still keeps 25 frames a second.
 
-    The paste-back into the full picture is not counted. ValueError for a batch below 1.
+    Motion only: drawing is not counted. ValueError for a batch below 1.
     """
     window = pipe.window_spec(hop_frames, right_frames)
     period_ms = 1000.0 * window.hop_frames / window.fps

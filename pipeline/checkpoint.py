@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SUMS_NAME = "SHA256SUMS"
-CHECKED_SUFFIXES = (".json", ".safetensors")
+CHECKED_SUFFIXES = (".json", ".onnx", ".safetensors")
+FACE_PARTS = ("drawing.safetensors", "frame_decoder", "motion_encoder", "portrait_encoder")
 
 
 class CheckpointError(ValueError):
@@ -82,6 +83,13 @@ def verify(folder: Path) -> None:
 def model_sha256(folder: Path) -> str:
     """One digest for the whole model: that of its SHA256SUMS."""
     return _sha256(folder / SUMS_NAME)
+
+
+def face_sha256(folder: Path) -> str:
+    """One digest for what decides how a portrait is drawn: prepared portraits of another one do not fit."""
+    lines = (folder / SUMS_NAME).read_text(encoding="utf-8").splitlines()
+    parts = [line for line in lines if line.partition("  ")[2].split("/")[0] in FACE_PARTS]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def build(config: Mapping[str, Any] | Path | str, *, seed: int = 0) -> AvatarPipeline:

@@ -12,8 +12,8 @@ before rotation and rotated by their place in the ring, so positions never grow.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import cast
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -21,8 +21,13 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 from torch.nn import functional
 
+if TYPE_CHECKING:
+    from pipeline.onnx_graph import OnnxGraph
+
+THETA = 1000.0  # of the rotary places
 LEFT_SLOTS = 2  # frame t also reads the features of t-2 and t-1
 CLEAN = 0.0  # the noise level at which context frames are read
+UNSEEN = -1e9  # added to the scores of what a frame does not see
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +57,26 @@ class KVRing:
         )
 
 
-def rotation(frames: int, channels: int, theta: float = 1000.0, *, like: torch.Tensor) -> torch.Tensor:
+def rotation(frames: int, channels: int, *, like: torch.Tensor) -> torch.Tensor:
     """Rotary cosines and signed sines [2, frames, channels] for the places 0 .. frames - 1 (arXiv 2104.09864).
 
     Made on the device of `like`: a copy from the host could not be part of a CUDA graph.
     """
-    frequency = theta ** (-torch.arange(0, channels, 2, dtype=torch.float32, device=like.device) / channels)
-    angle = torch.arange(frames, dtype=torch.float32, device=like.device)[:, None] * frequency[None]
+    make = _kept_rotation if like.device.type == "cpu" else _rotation
+    return make(frames, channels, like.device, like.dtype)
+
+
+def _rotation(frames: int, channels: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    frequency = THETA ** (-torch.arange(0, channels, 2, dtype=torch.float32, device=device) / channels)
+    angle = torch.arange(frames, dtype=torch.float32, device=device)[:, None] * frequency[None]
     cos, sin = angle.cos(), angle.sin()
-    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)]).to(like.dtype)
+    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)]).to(dtype)
+
+
+@lru_cache(maxsize=256)
+def _kept_rotation(frames: int, channels: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    with torch.inference_mode(False):  # training may be the next to use it
+        return _rotation(frames, channels, device, dtype)
 
 
 def rotate(x_HTE: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -183,6 +199,8 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.register_buffer("unscaled", torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]), persistent=False)
         self.register_buffer("latent_mean", torch.zeros(latent_size))
         self.register_buffer("latent_scale", torch.ones(latent_size))
+        self.graph: OnnxGraph | None = None
+        self._levels: dict[float, torch.Tensor] = {}
         nn.init.zeros_(self.lids_in.weight)
         nn.init.zeros_(self.lids_in.bias)
         for start_small in (self.modulation, self.out_modulation):
@@ -253,7 +271,39 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         past_frames = 0 if ring is None else ring.frames
         table = self._rotation(past_frames + x_BTD.shape[1], x_BTD)[:, past_frames:]
         past = None if ring is None else ring.placed
-        return self._run(x_BTD, sigma_BT, audio_BTC, session_BC, past, table, None)
+        return self._run(x_BTD, sigma_BT, audio_BTC, session_BC[:, None], past, table, None)
+
+    def after_memory(
+        self,
+        memory: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        x_BTD: torch.Tensor,
+        sigma_BT: torch.Tensor,
+        audio_BTC: torch.Tensor,
+        session_BC: torch.Tensor,
+        ring: KVRing,
+    ) -> tuple[torch.Tensor, KVRing]:
+        """The predicted x0 [B, T, D] of a chunk, and the ring with the chunk before it, both in one pass.
+
+        memory: that chunk, clean and normalised [B, S, D], with its audio [B, S, C] and session [B, C]. The same as
+        first to `remember` it and then to predict, for half the time: it is reading the weights that takes it.
+        """
+        clean_BSD, heard_BSC, held_BC = memory
+        held, clean, noisy = ring.frames, clean_BSD.shape[1], x_BTD.shape[1]
+        place = torch.arange(held + clean + noisy, device=x_BTD.device)
+        # Clean frames see their own chunk; the noisy ones what the ring will hold, and each other.
+        dropped = max(0, held + clean - ring.capacity)
+        own = (place >= held) & (place < held + clean)
+        mask = torch.cat([own.expand(clean, -1), (place >= dropped).expand(noisy, -1)])
+        sigma = torch.cat([sigma_BT.new_full((1, clean), CLEAN), sigma_BT.expand(-1, noisy)], 1)
+        session = torch.cat(
+            [held_BC[:, None].expand(-1, clean, -1), session_BC[:, None].expand(-1, noisy, -1)], 1
+        )
+        table = self._rotation(held + clean + noisy, x_BTD)[:, held:]
+        x0, keys, values = self._run(
+            torch.cat([clean_BSD, x_BTD], 1), sigma, torch.cat([heard_BSC, audio_BTC], 1), session, ring.placed,
+            table, mask,
+        )  # fmt: skip
+        return x0[:, clean:], ring.append(keys[:, :, :, :clean], values[:, :, :, :clean])
 
     def encode_sequence(
         self, clean_BTD: torch.Tensor, audio_BTC: torch.Tensor, session_BC: torch.Tensor, hop_frames: int
@@ -263,7 +313,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         table = self._rotation(frames, clean_BTD)
         mask = own_chunk_mask(frames, hop_frames, clean_BTD.device)
         sigma = clean_BTD.new_full((1, 1), CLEAN)
-        _, keys, values = self._run(clean_BTD, sigma, audio_BTC, session_BC, None, table, mask)
+        _, keys, values = self._run(clean_BTD, sigma, audio_BTC, session_BC[:, None], None, table, mask)
         return KVRing(keys=keys, values=values, capacity=frames)
 
     def predict_sequence(
@@ -280,7 +330,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         table = self._rotation(frames, x_BTD)
         past = context_mask(frames, hop_frames, self.context_frames, x_BTD.device)
         mask = torch.cat([past, own_chunk_mask(frames, hop_frames, x_BTD.device)], 1)
-        x0, _, _ = self._run(x_BTD, sigma_BT, audio_BTC, session_BC, context.placed, table, mask)
+        x0, _, _ = self._run(x_BTD, sigma_BT, audio_BTC, session_BC[:, None], context.placed, table, mask)
         return x0
 
     def _rotation(self, frames: int, like: torch.Tensor) -> torch.Tensor:
@@ -291,14 +341,14 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         x_BTD: torch.Tensor,
         sigma_BT: torch.Tensor,
         audio_BTC: torch.Tensor,
-        session_BC: torch.Tensor,
+        session_BTC: torch.Tensor,
         past: tuple[torch.Tensor, torch.Tensor] | None,
         table: torch.Tensor,
         mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        angle = sigma_BT[..., None] * self.sigma_frequencies
-        level = self.sigma_in(torch.cat([angle.cos(), angle.sin()], dim=-1))
-        condition = functional.silu(level + session_BC[:, None])
+        if self.graph is not None and not torch.is_grad_enabled():
+            return self._run_graph(self.graph, x_BTD, sigma_BT, audio_BTC, session_BTC, past, table, mask)
+        condition = functional.silu(self._level(sigma_BT) + session_BTC)
         modulation_6BTC = self.modulation(condition).unflatten(-1, (6, self.channels)).permute(2, 0, 1, 3)
         own_L6C = torch.stack([cast(Block, block).modulation for block in self.blocks])
         modulation_L6BTC = modulation_6BTC + (own_L6C + self.unscaled[:, None])[:, :, None, None]
@@ -312,3 +362,44 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         shift, scale = self.out_modulation(condition).chunk(2, dim=-1)
         h = functional.layer_norm(h, (self.channels,)) * (1 + scale) + shift
         return self.latent_out(h), torch.stack(keys), torch.stack(values)
+
+    def _level(self, sigma_BT: torch.Tensor) -> torch.Tensor:
+        """The embedding [B, T, C] of noise levels."""
+        angle = sigma_BT[..., None] * self.sigma_frequencies
+        return cast(torch.Tensor, self.sigma_in(torch.cat([angle.cos(), angle.sin()], dim=-1)))
+
+    def _run_graph(
+        self,
+        graph: OnnxGraph,
+        x_BTD: torch.Tensor,
+        sigma_BT: torch.Tensor,
+        audio_BTC: torch.Tensor,
+        session_BTC: torch.Tensor,
+        past: tuple[torch.Tensor, torch.Tensor] | None,
+        table: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `_run` makes, in ONNX Runtime (`pipeline.training.export_onnx`)."""
+        batch, rows = x_BTD.shape[:2]
+        keys, values = self.new_ring(batch).placed if past is None else past
+        levels = []
+        for sigma in sigma_BT.expand(1, rows)[0].tolist():  # few different ones, again and again
+            if sigma not in self._levels:
+                self._levels[sigma] = self._level(sigma_BT.new_tensor([[sigma]]))
+            levels.append(self._levels[sigma])
+        bias = x_BTD.new_zeros(rows, keys.shape[3] + rows)
+        if mask is not None:
+            bias.masked_fill_(~mask, UNSEEN)
+        x0, new_keys, new_values = graph(
+            {
+                "x": x_BTD,
+                "level": torch.cat(levels, 1).expand(batch, rows, -1),
+                "audio": audio_BTC,
+                "session": session_BTC.expand(batch, rows, -1),
+                "keys": keys,
+                "values": values,
+                "table": table,
+                "bias": bias,
+            }
+        )
+        return x0, new_keys, new_values

@@ -14,15 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.drawing.lids import EYE_COLUMNS, EYE_ROWS, FULL, LASHES, OVERLAP, STEP, STILL
+
 CURVE_POINTS = 128
-EYE_ROWS, EYE_COLUMNS = slice(34, 66), slice(32, 96)
-"""The part of the sampling grid (128 x 128) in which lids are moved."""
-STILL, FULL = 0.04, 0.8
-"""Amounts of blink that move nothing, and that close the eye: a blink of the denoiser reaches 0.9."""
-_LASHES, OVERLAP = 0.036, 0.014
-"""Height of the lashes above the upper lid's edge, and how far they reach beyond the lower lid, half crop widths."""
-_STEP = 2 / 128
-"""Of the sampling grid."""
 
 
 class Eyelids(nn.Module):
@@ -66,13 +60,13 @@ class Eyelids(nn.Module):
         lids = functional.grid_sample(curves, places, padding_mode="border", align_corners=False)
         fold, upper, lower = lids.unbind(1)
         opening = lower - upper
-        lashes = upper - _LASHES * (opening / _LASHES).clamp(max=1)
-        drop = closed_B.view(-1, 1, 1) * (opening + OVERLAP * (opening / _LASHES).clamp(max=1))
+        lashes = upper - LASHES * (opening / LASHES).clamp(max=1)
+        drop = closed_B.view(-1, 1, 1) * (opening + OVERLAP * (opening / LASHES).clamp(max=1))
         # From above: skin is stretched, the lashes move as they are, and cover the eye.
         skin = fold + (y - fold) * (lashes - fold) / (lashes + drop - fold).clamp(min=1e-4)
         lid = torch.where(y < lashes + drop, skin, y - drop)
         # The grid is coarse: a border that moves by less than its step must not jump.
-        covered = (0.5 - (y - upper - drop) / _STEP).clamp(0, 1)
+        covered = (0.5 - (y - upper - drop) / STEP).clamp(0, 1)
         moved = torch.where((y > fold) & (opening > 0), covered * (lid - y), 0.0)
         shown = grid_BHW2.clone()
         shown[:, EYE_ROWS, EYE_COLUMNS, 1] += moved

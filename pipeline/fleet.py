@@ -2,10 +2,10 @@
 
 Only the benchmark uses it (`pipeline/capacity.py`); the server steps one window after another.
 
-A fleet takes B session states that stand at the same chunk, and steps them together: hear, denoise, show, remember and
-decode, with what each session carries kept in tensors of the device. It makes what `AvatarPipeline.step` makes for
-each of them. Once the motion ring is full all shapes stay, and on a GPU the step is then captured as a CUDA graph:
-one launch instead of some thousand. Pasting back into the full pictures is not part of it.
+A fleet takes B session states that stand at the same chunk, and moves them together: hear, denoise, show and remember,
+with what each session carries kept in tensors of the device. It makes what `AvatarPipeline.move` makes for each of
+them. Once the motion ring is full all shapes stay, and on a GPU the step is then captured as a CUDA graph: one launch
+instead of some thousand. Drawing is not part of it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ import torch
 from torch import Tensor
 
 from pipeline.audio_encoder import Heard
-from pipeline.autoencoder import DecodedFrames
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.blinks import lids_closed
 from pipeline.denoiser import LEFT_SLOTS, KVRing
 from pipeline.hearing import Hearing
-from pipeline.portrait_features import PortraitFeatures
 from pipeline.sampler import denoise_chunk, frame_noise
 from pipeline.shown_motion import ShownMotion
 from pipeline.state import StreamState
@@ -92,13 +90,11 @@ class Fleet:
             self._z_ref = torch.cat([state.z_ref_1D for state in states])
             style = [[state.controls.expressiveness, state.controls.head_motion] for state in states]
             self._session = pipe.denoiser.embed_session(self._z_ref, self._z_ref.new_tensor(style))
-            hop, size = self.window.hop_frames, len(states)
-            self._features = PortraitFeatures.join([state.features for state in states]).for_frames(hop)
-        self._ring, self._shown = pipe.denoiser.new_ring(size), ShownMotion.start(self._z_ref)
+        self._ring, self._shown = pipe.denoiser.new_ring(len(states)), ShownMotion.start(self._z_ref)
         self._carried: _Carried | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: _Chunk | None = None
-        self._outputs: tuple[Tensor, DecodedFrames] | None = None
+        self._outputs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._seeds)
@@ -109,9 +105,9 @@ class Fleet:
         return self._carried is not None and self._carried.ring.frames == self._carried.ring.capacity
 
     @torch.inference_mode()
-    def step(self, windows: Sequence[AudioWindow]) -> tuple[Tensor, DecodedFrames]:
-        """The next chunk of every session: shown latents [B,T,D] and what its frames are composed from, B*T frames in
-        the order of sessions. On a GPU the result is overwritten by the next step."""
+    def step(self, windows: Sequence[AudioWindow]) -> Tensor:
+        """The motion latents [B,T,D] of the next chunk of every session, as shown. On a GPU the next step overwrites
+        them."""
         if len(windows) != len(self) or any(window.index != self._index for window in windows):
             raise ValueError(
                 f"The fleet's {len(self)} sessions are at chunk {self._index}; give each that window."
@@ -147,7 +143,7 @@ class Fleet:
 
     def _advance(
         self, chunk: _Chunk, carried: _Carried | None, windows: Sequence[AudioWindow] = ()
-    ) -> tuple[tuple[Tensor, DecodedFrames], _Carried]:
+    ) -> tuple[Tensor, _Carried]:
         pipe, spec = self.pipe, self.window
         wanted = LEFT_SLOTS + spec.hop_frames + spec.right_frames
         if carried is None:
@@ -168,11 +164,9 @@ class Fleet:
                 num_inference_steps=self._steps,
             )
             seen, shown = shown.then(z.float(), spec.right_frames, self._gaze)
-            z_refs = self._z_ref.repeat_interleave(spec.hop_frames, 0)
-            decoded = pipe.frame_decoder(seen.flatten(0, 1), z_refs, self._features)
         if self._bfloat16:  # the ring keeps the type that it began with, so shapes and types stay
             ring = replace(ring, keys=ring.keys.to(self._ring.keys), values=ring.values.to(self._ring.values))
-        return (seen, decoded), _Carried(features, heard, ring, shown)
+        return seen, _Carried(features, heard, ring, shown)
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast("cuda", torch.bfloat16) if self._bfloat16 else contextlib.nullcontext()

@@ -14,34 +14,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-CROP_PIXELS = 256
-# The window of the crop (rows, columns) in which the mouth is repainted, in crop pixels.
-MOUTH_TOP, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT = 120, 216, 72, 184
+from pipeline.drawing.geometry import CROP_PIXELS, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT, MOUTH_TOP
+from pipeline.drawing.jaws import (
+    ABOVE,
+    BELOW,
+    BESIDE,
+    CENTRES,
+    FOLLOWS,
+    LEAST_LIGHT,
+    LIGHT_GAIN,
+    LIGHT_LOST,
+    PLACES,
+)
+
 LAYER_ROWS, LAYER_COLUMNS = 60, 80
 LAYER_CENTRE, LAYER_REACH = (0.0, 0.199), (0.222, 0.1665)
 """The part of the average face, (x, y), that the pictures of the jaws cover: centre and half sizes."""
 SEAT_SIZE = 9
-
-# Places on the crop whose movement tells how skull and jaw move (rows, columns of the crop, in pixels).
-_NOSE, _CHIN = (slice(112, 132), slice(116, 140)), (slice(176, 192), slice(116, 140))
-_LEFT, _RIGHT = (slice(96, 120), slice(80, 100)), (slice(96, 120), slice(156, 176))
-# Light gets in from the front and is shaded by the upper lip: rows above and below, columns beside a pixel.
-_ABOVE, _BELOW, _BESIDE = 5, 1, 3
-_LEAST_LIGHT = 0.12
-_LIGHT_GAIN, _LIGHT_LOST = 2.2, 0.75
-"""Chosen so that a slit stays dark: with light from the first pixel on, lips at /p b m/ looked parted to the judge."""
 
 _LIPS_REACH = (0.5, 0.25)
 """Around the lips, in half sizes of a picture, the alignment is taken as a straight map."""
 _LINE_ROWS = 97
 _LINE_BIAS = 0.0285
 """The darkest place is the upper lip's shadow, a little above the line where the lips meet."""
-
-
-def _centre(place: tuple[slice, slice]) -> tuple[float, float]:
-    """Middle of a place on the crop as (x, y) in grid_sample coordinates."""
-    rows, columns = place
-    return (columns.start + columns.stop) / CROP_PIXELS - 1, (rows.start + rows.stop) / CROP_PIXELS - 1
 
 
 def mouth_seat(where_PHW2: Tensor, crop_P3HW: Tensor) -> Tensor:
@@ -105,7 +100,7 @@ class MouthInterior(nn.Module):
 
     window_3N: Tensor
     centres_42: Tensor
-    anchors_24: Tensor
+    follows_24: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,11 +111,8 @@ class MouthInterior(nn.Module):
         self.register_buffer(
             "window_3N", torch.stack([x, y, torch.ones_like(x)]).flatten(1), persistent=False
         )
-        centres = torch.tensor([_centre(place) for place in (_NOSE, _CHIN, _LEFT, _RIGHT)])
-        self.register_buffer("centres_42", centres, persistent=False)
-        # As the head turns, teeth move less than the tip of the nose and more than the cheeks.
-        anchors = torch.tensor([[0.5, 0.0, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]])
-        self.register_buffer("anchors_24", anchors, persistent=False)
+        self.register_buffer("centres_42", torch.from_numpy(CENTRES).float(), persistent=False)
+        self.register_buffer("follows_24", torch.tensor(FOLLOWS), persistent=False)
 
     def forward(self, paint_B3HW: Tensor, mask_B1HW: Tensor, grid_BHW2: Tensor, seat_P9: Tensor) -> Tensor:
         """Paint and mask of the window [B,.,96,112], the frame's sampling grid [B,h,w,2] -> paint with teeth."""
@@ -134,10 +126,10 @@ class MouthInterior(nn.Module):
             self.layers.contiguous().repeat(batch, 1, 1, 1), places, align_corners=False
         )
         jaws = jaws.view(batch, 2, 4, height, width)
-        around = functional.pad(mask_B1HW, (_BESIDE, _BESIDE, _ABOVE, _BELOW))
-        lit = functional.avg_pool2d(around, (1, 2 * _BESIDE + 1), 1)
-        lit = functional.avg_pool2d(lit, (_ABOVE + _BELOW + 1, 1), 1)
-        lit = (_LIGHT_GAIN * lit - _LIGHT_LOST).clamp(_LEAST_LIGHT, 1.0) * seat_B9[:, 6:, None, None]
+        around = functional.pad(mask_B1HW, (BESIDE, BESIDE, ABOVE, BELOW))
+        lit = functional.avg_pool2d(around, (1, 2 * BESIDE + 1), 1)
+        lit = functional.avg_pool2d(lit, (ABOVE + BELOW + 1, 1), 1)
+        lit = (LIGHT_GAIN * lit - LIGHT_LOST).clamp(LEAST_LIGHT, 1.0) * seat_B9[:, 6:, None, None]
         for jaw in (1, 0):  # upper teeth stand before lower ones
             paint_B3HW = torch.lerp(paint_B3HW, jaws[:, jaw, :3] * lit, jaws[:, jaw, 3:])
         return paint_B3HW
@@ -148,16 +140,13 @@ class MouthInterior(nn.Module):
         The grid says from where in the portrait nose, chin and cheeks have come; cheeks also tell how the head leans.
         """
         scale = grid_BHW2.shape[1] / CROP_PIXELS
-        boxes = [
-            [slice(round(s.start * scale), round(s.stop * scale)) for s in p]
-            for p in (_NOSE, _CHIN, _LEFT, _RIGHT)
-        ]
+        boxes = [[slice(round(s.start * scale), round(s.stop * scale)) for s in place] for place in PLACES]
         came_B42 = torch.stack([grid_BHW2[:, rows, columns].mean((1, 2)) for rows, columns in boxes], 1)
         across = self.centres_42[3, 0] - self.centres_42[2, 0]
         lean_B = (came_B42[:, 3, 1] - came_B42[:, 2, 1]) / across
         straight = torch.ones_like(lean_B)
         turn_B122 = torch.stack([straight, -lean_B, lean_B, straight], 1).view(-1, 1, 2, 2)
-        came_B22, centres_22 = self.anchors_24 @ came_B42, self.anchors_24 @ self.centres_42
+        came_B22, centres_22 = self.follows_24 @ came_B42, self.follows_24 @ self.centres_42
         come_B22 = came_B22 - (turn_B122 @ centres_22[:, :, None])[..., 0]
         turn_B222 = turn_B122.expand(-1, 2, -1, -1)
         to_crop_B223 = torch.cat([turn_B222, come_B22[..., None]], 3)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.covered_face import MOUTH_LIMIT, CoveredFace
+from pipeline.drawing.geometry import CROP_PIXELS, freedom
 from pipeline.face_detector import Square
 from pipeline.face_search import (
     FaceTooSmallError,
@@ -57,11 +58,8 @@ __all__ = [
     "rough_square",
 ]
 
-CROP_PIXELS = 256
 # The canvas shows at most this many crop sides of the picture, so that the face stays worth looking at.
 _MAX_FRAME_SIDES = 3.0
-# Width of the blend at the crop's border, as a share of its side.
-_FEATHER = 0.08
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,7 +132,7 @@ def frame_portrait(
         canvas=np.array(canvas),
         matrix=matrix,
         crop=crop_face(picture, square),
-        alpha=_alpha(size, matrix),
+        alpha=freedom(*size, matrix),
         sha256=sha256,
         opacity=None if opacity is None else np.array(opacity),
     )
@@ -195,18 +193,3 @@ def crop_face(picture: Image.Image, square: Square) -> NDArray[np.uint8]:
     padded = Image.fromarray(np.pad(np.asarray(picture), ((pad, pad), (pad, pad), (0, 0)), mode="edge"))
     box = (left + pad, top + pad, left + pad + side, top + pad + side)
     return np.array(padded.resize((CROP_PIXELS, CROP_PIXELS), Image.Resampling.LANCZOS, box=box))
-
-
-def _alpha(size: tuple[int, int], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
-    """[H,W] for a canvas of `size` (width, height): smooth steps inside the borders of crop and canvas."""
-    feather = _FEATHER * CROP_PIXELS
-    ramps = []
-    for pixels, zoom, offset in (
-        (size[0], matrix[0, 0], matrix[0, 2]),
-        (size[1], matrix[1, 1], matrix[1, 2]),
-    ):
-        place = np.arange(pixels) * zoom + offset + 0.5
-        first, last = max(place[0], 0.0), min(place[-1], float(CROP_PIXELS))
-        ramp = np.clip(np.minimum(place - first, last - place) / feather, 0, 1)
-        ramps.append(ramp * ramp * (3 - 2 * ramp))
-    return np.outer(ramps[1], ramps[0]).astype(np.float32)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-import torch
 from torch import Tensor
 
 
@@ -31,8 +29,3 @@ class PortraitFeatures(NamedTuple):
         """The features for `frames` consecutive frames of every portrait: only the maps are repeated."""
         maps = {name: getattr(self, name) for name in ("map128", "map64", "map32", "map16")}
         return self._replace(**{name: m.repeat_interleave(frames, 0) for name, m in maps.items()})
-
-    @classmethod
-    def join(cls, portraits: Sequence[PortraitFeatures]) -> Self:
-        """Several portraits' features as one batch, in this order."""
-        return cls(*(torch.cat(parts) for parts in zip(*portraits, strict=True)))

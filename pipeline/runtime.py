@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from pipeline import quantization
-from pipeline.autoencoder import CROP_PIXELS
 from pipeline.avatar_pipeline import AvatarPipeline
+from pipeline.drawing.geometry import CROP_PIXELS
 from pipeline.portrait import Portrait
 from pipeline.windowing import WindowSpec
 
@@ -27,7 +28,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
     """device: `auto`, `cpu` or `cuda`. threads: of torch, 0 leaves them. compile: torch.compile, on a GPU.
-    int8: on a CPU, weights of one byte where reading them is what takes the time."""
+    int8: on a CPU, ONNX Runtime, and weights of one byte where reading them is what takes the time."""
 
     device: str = "auto"
     dtype: str = "float32"
@@ -56,6 +57,7 @@ def prepare(pipe: AvatarPipeline, config: RuntimeConfig) -> AvatarPipeline:
     """Move the pipeline to its device and make its convolutions fast; returns the same pipeline."""
     if config.threads:
         torch.set_num_threads(config.threads)
+        threadpool_limits(config.threads, user_api="blas")  # what draws
     device = config.torch_device
     pipe.to(device)
     for name in ("portrait_encoder", "motion_encoder", "frame_decoder"):
@@ -68,9 +70,11 @@ def prepare(pipe: AvatarPipeline, config: RuntimeConfig) -> AvatarPipeline:
         if config.compile:
             pipe.frame_decoder.compile(mode="reduce-overhead")
         return pipe
-    if config.int8 and device.type == "cpu" and quantization.supported():
-        for part in (pipe.audio_encoder, pipe.denoiser):
-            quantization.use_bytes(part)
+    if config.int8 and device.type == "cpu":
+        pipe.use_graphs()
+        if quantization.supported():
+            for part in (pipe.audio_encoder, pipe.denoiser):
+                quantization.use_bytes(part)
     if config.dtype != "float32" or config.compile:
         logger.info("On a CPU the model runs in float32 and is not compiled.")
     return pipe

@@ -12,6 +12,7 @@ import torch
 
 from pipeline.denoiser import CLEAN, Denoiser, KVRing
 from pipeline.scheduler import FlowMatchScheduler
+from pipeline.state import Memory
 
 
 def frame_noise(seed: int, frames: range, latent_size: int) -> torch.Tensor:
@@ -65,6 +66,35 @@ def denoise_motion(
         return cast(torch.Tensor, x0)
 
     return denoiser.denormalize(denoise(predict, scheduler, noise_BTD, num_inference_steps))
+
+
+def denoise_after(
+    denoiser: Denoiser,
+    scheduler: FlowMatchScheduler,
+    ring: KVRing,
+    memory: Memory | None,
+    *,
+    audio_BTC: torch.Tensor,
+    session_BC: torch.Tensor,
+    noise_BTD: torch.Tensor,
+    num_inference_steps: int | None = None,
+) -> tuple[torch.Tensor, KVRing]:
+    """Noise to motion latents z [B, T, D] of one chunk, and the ring with the chunk before it, if that is given.
+
+    What `remember` and `denoise_motion` make one after the other, with a pass less.
+    """
+
+    def predict(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        nonlocal ring, memory
+        if memory is None:
+            return cast(torch.Tensor, denoiser(x, sigma, audio_BTC, session_BC, ring)[0])
+        clean = (denoiser.normalize(memory.z_BTD), memory.audio_BTC, memory.session_BC)
+        x0, ring = denoiser.after_memory(clean, x, sigma, audio_BTC, session_BC, ring)
+        memory = None
+        return x0
+
+    z = denoiser.denormalize(denoise(predict, scheduler, noise_BTD, num_inference_steps))
+    return z, ring
 
 
 def denoise_chunk(

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from pipeline.audio_encoder import Heard
     from pipeline.denoiser import KVRing
-    from pipeline.portrait import Portrait
-    from pipeline.portrait_features import PortraitFeatures
+    from pipeline.drawing import Painter
     from pipeline.shown_motion import ShownMotion
 
 
@@ -66,22 +65,22 @@ class Speech:
 class StreamState:
     """Everything a session remembers.
 
-    z_ref_1D: the portrait's own motion latent. features: what is computed once of this one portrait.
+    painter: draws the portrait, None where that is done elsewhere. z_ref_1D: the portrait's own motion latent.
     shown: the last frame shown and the head's rest. ring: keys and values of the last generated frames.
-    memory: the last chunk, as long as the ring does not hold it (`AvatarPipeline.remember`).
-    speech: what was heard so far; None where the next window is not the one after it.
+    memory: the last chunk, which the ring does not hold yet: the next step puts it there.
+    speech: what was heard so far; None before the first window. unheard_frames: left out since then.
     hearing: how loud the speaker is. chunk_index: the chunk that comes next.
     Noise depends on `seed` and the frame number only, so no generator is carried.
     """
 
-    portrait: Portrait
     window: WindowSpec
     z_ref_1D: torch.Tensor
-    features: PortraitFeatures
     ring: KVRing
     shown: ShownMotion
+    painter: Painter | None = None
     memory: Memory | None = None
     speech: Speech | None = None
+    unheard_frames: int = 0
     seed: int = 0
     chunk_index: int = 0
     controls: Controls = field(default_factory=Controls)
@@ -98,18 +97,19 @@ class StreamState:
 
     def skip(self) -> StreamState:
         """The state after leaving out the next chunk (overload): time goes on, motion resumes later."""
-        return replace(self, chunk_index=self.chunk_index + 1, speech=None)
+        unheard = self.unheard_frames + self.window.hop_frames
+        return replace(self, chunk_index=self.chunk_index + 1, unheard_frames=unheard)
 
 
 @dataclass(frozen=True, eq=False)
 class ChunkMotion:
     """How the face moves during one chunk, not drawn yet.
 
-    z_TD: motion latents, one row a frame; timings_ms: wall time of the stages features and denoise.
+    z_TD: float32 motion latents, one row a frame; timings_ms: wall time of the stages features and denoise.
     """
 
     first_frame: int
-    z_TD: torch.Tensor
+    z_TD: npt.NDArray[np.float32]
     timings_ms: dict[str, float]
 
 
@@ -118,7 +118,7 @@ class FrameChunk:
     """Frames of one chunk.
 
     frames: uint8 [hop, H, W, 3] RGB; latents: float32 [hop, D];
-    timings_ms: wall time of the stages features, denoise, decode, composite.
+    timings_ms: wall time of the stages features, denoise, draw.
     """
 
     first_frame: int

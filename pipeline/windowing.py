@@ -87,10 +87,10 @@ class WindowSpec:
         """The video frames that chunk `index` makes."""
         return range(index * self.hop_frames, (index + 1) * self.hop_frames)
 
-    def fresh(self, window: AudioWindow) -> npt.NDArray[np.float32]:
-        """The samples of a window that no window before it held."""
+    def fresh(self, window: AudioWindow, unheard_frames: int = 0) -> npt.NDArray[np.float32]:
+        """The samples of a window that no window before it held; of those before, so many frames do not count."""
         heard = self.hop_samples if window.index else self.hop_samples + self.right_samples
-        return window.pcm[-heard:]
+        return window.pcm[-(heard + unheard_frames * self.samples_per_frame) :]
 
     def chunk_count(self, samples: int) -> int:
         """Chunks needed so that `samples` of audio are covered by video."""

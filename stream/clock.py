@@ -5,7 +5,8 @@ The outgoing stream is a row of 40 ms slots, counted from the start of the sessi
 and each slot shows one frame of media time:
     media frame = slot - lag                             None while holding (before speech, at a re-anchor)
 `anchor` chooses lag and nudges the origin by at most 20 ms so that media time 0 is due exactly one playout
-delay after it was heard. A re-anchor raises the lag: both tracks hold for the same slots; so does a longer delay.
+delay after it was heard. A re-anchor raises the lag: both tracks hold for the same slots; so does a longer
+delay, and a shorter one leaves out the same frames of both.
 `slew` follows the speaker's sound card, whose crystal differs from ours. Not thread-safe: used on the event loop only.
 """
 
@@ -73,6 +74,12 @@ class PresentationClock:
         self.reanchor(frames)
         self.reanchors -= 1
         self.playout_delay_ms += 1000 * frames / FPS
+
+    def shorten(self, frames: int) -> None:
+        """A shorter playout delay from here on: both tracks leave out what is due in the next `frames` slots."""
+        self._lags.append((self._frontier + 1, 0, self._lags[-1][2] - frames))
+        del self._lags[:-4]
+        self.playout_delay_ms -= 1000 * frames / FPS
 
     def slew(self, seconds: float) -> None:
         """Move every due time by a small amount (later if positive)."""

@@ -131,15 +131,18 @@ class IceConfig:
             raise ConfigError("ice.credential_minutes must be positive.")
 
 
+SERVED_MODEL = "stream.served_model"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """name: a bundled model, a folder saved by `save_pretrained`, or a model YAML (random weights, tests).
-    factory: "module:function" that loads it in the model process. steps: denoising steps, None for the
-    model's own; min_steps: what overload may reduce them to. threads: CPU threads, 0 for torch's choice.
+    factory: the module whose `load` and `painters` make it. steps: denoising steps, None for the model's own;
+    min_steps: what overload may reduce them to. threads: CPU threads, 0 for torch's choice.
     int8: on a CPU, large linear layers read weights of one byte (`pipeline.quantization`)."""
 
     name: str = "portrait_256"
-    factory: str = "stream.model_process:load_pipeline"
+    factory: str = SERVED_MODEL
     device: str = "auto"
     steps: int | None = None
     min_steps: int = 1
@@ -150,6 +153,11 @@ class ModelConfig:
     hang_timeout_s: float = 10.0
     start_timeout_s: float = 120.0
     max_restarts_per_minute: int = 6
+
+    @property
+    def has_own_drawing(self) -> bool:
+        """Whether its portraits take time to prepare, so that they are kept; those of stand-ins do not."""
+        return self.factory == SERVED_MODEL
 
 
 @dataclass(frozen=True, kw_only=True)

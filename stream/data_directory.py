@@ -30,6 +30,22 @@ def data_directory(
     return base / "talkalong"
 
 
+def cache_directory(
+    environment: Mapping[str, str] = os.environ, *, platform: str = sys.platform, home: Path | None = None
+) -> Path | None:
+    """For what can be made anew, as prepared portraits: the XDG base directory; None where there is no home."""
+    try:
+        if platform in ("win32", "darwin"):
+            base = data_directory(environment, platform=platform, home=home) / "Cache"
+        else:
+            given = environment.get("XDG_CACHE_HOME", "")
+            base = Path(given) if os.path.isabs(given) else (home or Path.home()) / ".cache"
+            base = base / "talkalong"
+    except RuntimeError:
+        return None
+    return base / "prepared"
+
+
 def uploads_directory(configured: str | None, environment: Mapping[str, str] = os.environ) -> Path | None:
     """The folder of uploaded portraits; None keeps them in memory only. The environment variable wins."""
     chosen = environment.get(UPLOADS_VARIABLE) or configured

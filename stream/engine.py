@@ -1,9 +1,9 @@
 """The model as the sessions see it: windows in, frames out, whatever happens to its process.
 
-The process is spawned (never forked), with OMP_WAIT_POLICY=PASSIVE before torch is imported, and supervised:
-when it dies or hangs it is started anew and every session is opened again in it. Meanwhile windows are
-counted as skipped; the sessions' tracks repeat the last picture. It is in a session (POSIX) of its own, so that what a
-terminal sends to the server and its children reaches the server only, which ends it in order.
+The process makes motion; pictures are drawn here, in threads that do not hold up the event loop.
+
+The process is spawned (never forked) and supervised: when it dies or hangs it is started anew and every session is
+opened again in it. Meanwhile windows are counted as skipped; the sessions' tracks repeat the last picture.
 """
 
 from __future__ import annotations
@@ -11,33 +11,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import os
 import signal
 import socket
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, Self
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
-from pipeline.portrait import Portrait
+from pipeline.drawing import Painters, PreparedPortrait
 from pipeline.windowing import WindowSpec
+from stream import child_process
 from stream.config import ModelConfig
-from stream.engine_session import EngineListener, EngineSession
-from stream.errors import EngineError, PictureRefusedError
-from stream.portraits.preparation import PreparedUpload, Want, read_portrait, read_upload
+from stream.engine_messages import FromModel, Ready, Refused, ToModel
+from stream.engine_session import Draws, EngineListener, EngineSession
+from stream.errors import EngineError
 from stream.protocol import ControlValues
+from stream.served_model import painters_from, refusal
 from stream.wire import Unpacker, pack
 
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 16
-MAX_DESCRIPTORS = 8
-PREPARE_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 2.0
 RESTART_PAUSE_S = 0.2
 
@@ -62,9 +59,9 @@ class ModelEngine:
         self._names = itertools.count(1)
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._unpacker = Unpacker()
-        self._descriptors: list[int] = []
-        self._preparing: dict[int, asyncio.Future[tuple[dict[str, Any], int]]] = {}
+        self._unpacker: Unpacker[FromModel] = Unpacker(FromModel)  # type: ignore[arg-type]
+        self._painters: Painters[Draws] | None = None
+        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="painter")
         self._gone = asyncio.Event()
         self._first_ready: asyncio.Future[None] | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -74,6 +71,7 @@ class ModelEngine:
         self._starts: deque[float] = deque()
         self._left_frames = 0
         self.device = ""
+        self.face_sha256 = ""
         self.live = False
         self.failed = False  # given up for good
         self.restarts = 0
@@ -89,15 +87,18 @@ class ModelEngine:
     def kill(self) -> None:
         """End the process at once, without a word to anyone. May be called in a signal handler."""
         self._stopping = True
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        child_process.kill(self._process)
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded the model; raises EngineError."""
         self._first_ready = asyncio.get_running_loop().create_future()
         self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
         await self._first_ready
+        # After the process, which has looked at every file of the model.
+        try:
+            self._painters = Painters(painters_from(self._config.factory, self._config))
+        except Exception as error:
+            raise EngineError(refusal(self._config.name, error)) from error
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -115,6 +116,7 @@ class ModelEngine:
         await asyncio.gather(supervisor, return_exceptions=True)
         for session in list(self._sessions.values()):
             session.close()
+        self._threads.shutdown(wait=False)
 
     @property
     def open_sessions(self) -> int:
@@ -125,7 +127,7 @@ class ModelEngine:
 
     def open(
         self,
-        portrait: Portrait,
+        portrait: PreparedPortrait,
         *,
         spec: WindowSpec,
         seed: int,
@@ -133,68 +135,34 @@ class ModelEngine:
         listener: EngineListener,
     ) -> EngineSession:
         """A new session; its first windows may be submitted at once."""
+        assert self._painters is not None  # since it is ready
         name = str(next(self._names))
         session = EngineSession(
-            self, name, portrait=portrait, spec=spec, seed=seed, controls=controls, listener=listener
+            self,
+            name,
+            portrait=portrait,
+            painter=self._painters.of(portrait),
+            threads=self._threads,
+            spec=spec,
+            seed=seed,
+            controls=controls,
+            listener=listener,
         )
         self._sessions[name] = session
         if self.live:
             session.open()
         return session
 
-    async def prepare(self, picture: bytes, *, name: str, kept: bool = False) -> Portrait:
-        """A portrait from a JPEG, PNG or WebP file; raises PictureRefusedError or EngineError.
-
-        kept: the file is one that `prepare_upload` made.
-        """
-        message, descriptor = await self._prepare(picture, name, "kept" if kept else "portrait")
-        return await asyncio.to_thread(read_portrait, descriptor, name=name, sha256=message["sha256"])
-
-    async def prepare_upload(self, picture: bytes, *, name: str) -> PreparedUpload:
-        """A foreign picture made safe, its portrait and previews of it; raises as `prepare` does."""
-        message, descriptor = await self._prepare(picture, name, "upload")
-        return await asyncio.to_thread(read_upload, descriptor, message)
-
-    async def _prepare(self, picture: bytes, name: str, want: Want) -> tuple[dict[str, Any], int]:
-        """The process's answer, and the descriptor of a file with the rest of it, which is the caller's to close."""
-        number = next(self._names)
-        future: asyncio.Future[tuple[dict[str, Any], int]] = asyncio.get_running_loop().create_future()
-        self._preparing[number] = future
-        try:
-            with tempfile.TemporaryFile() as file:
-                file.write(picture)
-                file.seek(0)
-                message = {"type": "prepare", "number": number, "name": name, "want": want}
-                self.send(message, descriptors=[file.fileno()])
-            async with asyncio.timeout(PREPARE_TIMEOUT_S):
-                return await future
-        except TimeoutError as error:
-            raise EngineError("The picture took too long to prepare; please try again.") from error
-        finally:
-            del self._preparing[number]
-
-    def _prepared(self, message: dict[str, Any]) -> None:
-        descriptor = self._descriptors.pop(0) if "code" not in message else -1
-        future = self._preparing.get(message["number"])
-        if future is None or future.done():
-            if descriptor >= 0:
-                os.close(descriptor)
-        elif descriptor >= 0:
-            future.set_result((message, descriptor))
-        else:
-            future.set_exception(PictureRefusedError(message["message"], code=message["code"]))
-
     def forget(self, name: str) -> None:
         self._sessions.pop(name, None)
 
-    def send(self, message: dict[str, Any], *, descriptors: list[int] | None = None) -> None:
+    def send(self, message: ToModel) -> None:
         """Send to the process; a process that does not read any more is ended (and started anew)."""
         if self._control is None:
             return
         data = pack(message)
         try:
-            control = self._control
-            sent = socket.send_fds(control, [data], descriptors) if descriptors else control.send(data)
+            sent = self._control.send(data)
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             sent = 0
         if sent != len(data):
@@ -246,24 +214,17 @@ class ModelEngine:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
-        settings = asdict(self._config) | {"log_level": logging.getLogger().getEffectiveLevel()}
-        command = [sys.executable, "-m", "stream.model_process", str(theirs.fileno()), json.dumps(settings)]
-        environment = os.environ | {
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
         self._gone.clear()
-        self._unpacker = Unpacker()
+        self._unpacker = Unpacker(FromModel)  # type: ignore[arg-type]
         self._refusal = None
         try:
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True
-                )
-            except OSError as error:
-                raise EngineError(
-                    f"The model process cannot be started: {error.strerror or error}."
-                ) from error
+            self._process = await child_process.spawn(
+                "The model process",
+                "stream.model_process",
+                self._config,
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+            )
             theirs.close()
             self._control = ours
             self._heard_at = time.monotonic()
@@ -277,18 +238,10 @@ class ModelEngine:
             theirs.close()
             if self._process is not None:
                 # While it loads it reads nothing, so it would not see that it is to end.
-                await asyncio.shield(_end(self._process, STOP_TIMEOUT_S if was_live else 0.0))
+                await asyncio.shield(child_process.end(self._process, STOP_TIMEOUT_S if was_live else 0.0))
             if was_live:
                 for session in list(self._sessions.values()):
                     session.process_gone()
-            for future in self._preparing.values():
-                if not future.done():
-                    future.set_exception(
-                        EngineError("The model process stopped; please try again in a moment.")
-                    )
-            for descriptor in self._descriptors:
-                os.close(descriptor)
-            self._descriptors.clear()
 
     async def _watch(self) -> None:
         """Until the process is gone, does not start, or hangs with work waiting."""
@@ -333,43 +286,30 @@ class ModelEngine:
         if self._control is None:
             return
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, READ_BYTES, MAX_DESCRIPTORS)
+            data = self._control.recv(READ_BYTES)
         except BlockingIOError:
             return
         except ConnectionResetError:
-            data, descriptors = b"", []
-        self._descriptors += descriptors
+            data = b""
         if not data:
             self._gone.set()
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             return
         self._heard_at = time.monotonic()
         for message in self._unpacker.push(data):
-            if message["type"] == "ready":
+            if isinstance(message, Ready):
                 self._ready(message)
-            elif message["type"] == "refused":
-                self._refusal = message["message"]
-            elif message["type"] == "prepared":
-                self._prepared(message)
-            elif (session := self._sessions.get(message["session"])) is not None:
+            elif isinstance(message, Refused):
+                self._refusal = message.message
+            elif (session := self._sessions.get(message.session)) is not None:
                 session.handle(message)
 
-    def _ready(self, message: dict[str, Any]) -> None:
-        self._left_frames = message["left_frames"]
-        self.device = message["device"]
+    def _ready(self, message: Ready) -> None:
+        self._left_frames, self.device = message.left_frames, message.device
+        self.face_sha256 = message.face_sha256
         self.live = True
         for session in list(self._sessions.values()):
             session.open()
             session.listener.on_engine(True)
         if self._first_ready is not None and not self._first_ready.done():
             self._first_ready.set_result(None)
-
-
-async def _end(process: asyncio.subprocess.Process, patience_s: float) -> None:
-    """The process sees the end of its socket and exits; if not, it is killed. Always reaped."""
-    try:
-        async with asyncio.timeout(patience_s):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()

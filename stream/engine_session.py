@@ -1,23 +1,46 @@
-"""One session's line to the model process: windows out through the arena, frames back, none unaccounted."""
+"""One session's line to the model process: windows out, motion back and drawn, none unaccounted."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import deque
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.portrait import Portrait
+from pipeline.drawing import PreparedPortrait
 from pipeline.windowing import AudioWindow, WindowSpec
-from stream.arena import Arena
+from stream.engine_messages import (
+    Close,
+    Failed,
+    FromModel,
+    Motion,
+    Open,
+    SetControls,
+    Skipped,
+    StepCost,
+    ToModel,
+    Window,
+)
 from stream.protocol import ControlValues
-from stream.schedule import NO_AUDIO
 
-SLOTS = 8  # windows on their way per session: 640 ms at hop 2
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT = 8  # windows on their way per session: 640 ms at hop 2
 PENDING_WINDOWS = 8
+DRAWING_SMOOTHING = 0.1
+
+
+class Draws(Protocol):
+    """Pictures of one portrait: `pipeline.drawing.Painter`, or what stands in for it in tests."""
+
+    def draw(self, z_TD: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]: ...
 
 
 class Wire(Protocol):
@@ -25,19 +48,9 @@ class Wire(Protocol):
 
     live: bool
 
-    def send(self, message: dict[str, Any], *, descriptors: list[int] | None = None) -> None: ...
+    def send(self, message: ToModel) -> None: ...
 
     def forget(self, name: str) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepCost:
-    """What the model spent until a chunk's first frames were there. started_s: monotonic seconds."""
-
-    denoising_steps: int
-    started_s: float
-    step_ms: float
-    stages_ms: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +80,19 @@ class EngineListener(Protocol):
 
 
 class EngineSession:
-    """One session's line to the model. Not to be shared between tasks; event loop only."""
+    """One session's line to the model. Not to be shared between tasks; event loop only.
+
+    painter: draws the portrait, in a thread of `threads`.
+    """
 
     def __init__(
         self,
         engine: Wire,
         name: str,
         *,
-        portrait: Portrait,
+        portrait: PreparedPortrait,
+        painter: Draws,
+        threads: Executor,
         spec: WindowSpec,
         seed: int,
         controls: ControlValues,
@@ -84,17 +102,20 @@ class EngineSession:
         self.spec = spec
         self.listener = listener
         self._engine = engine
-        self._portrait = portrait
+        self._z_ref = portrait.z_ref.astype(np.float32).tobytes()
+        self._painter = painter
+        self._threads = threads
         self._seed = seed
         self._controls = controls
-        self._arena = Arena.create(
-            portrait, slots=SLOTS, window_samples=spec.window_samples, hop_frames=spec.hop_frames
-        )
-        self._free: deque[int] = deque(range(SLOTS))
         self._pending: deque[tuple[AudioWindow, float]] = deque()
         self._in_flight: set[int] = set()
+        self._motions: deque[Motion] = deque()  # that are not drawn yet, the first of them being drawn
+        self._drawing: asyncio.Task[None] | None = None
+        self._drawing_s = 0.0
+        self._sent_index: int | None = None  # of the last window whose sound the process has
         self._next_index = 0
         self._opened = False
+        self._closed = False
         self._room = asyncio.Event()
         self._room.set()
         self.skipped_chunks = 0
@@ -111,9 +132,9 @@ class EngineSession:
     def submit(self, window: AudioWindow, deadline: float) -> None:
         """Hand over the next window; `deadline` is when its first frame is due (monotonic seconds).
 
-        Bounded: beyond SLOTS + PENDING_WINDOWS the oldest waiting window is skipped, counted.
+        Bounded: beyond IN_FLIGHT + PENDING_WINDOWS the oldest waiting window is skipped, counted.
         """
-        if self._arena.descriptor < 0:
+        if self._closed:
             return
         if not self._engine.live or not self._opened:
             self._next_index = window.index + 1
@@ -121,22 +142,24 @@ class EngineSession:
             return
         self._pending.append((window, deadline))
         if len(self._pending) > PENDING_WINDOWS:
-            self._hand_over(self._pending.popleft()[0].index, NO_AUDIO, 0.0)
+            self._hand_over(self._pending.popleft()[0], 0.0, passed_over=True)
         self._pump()
 
     def set_controls(self, controls: ControlValues) -> None:
         """Used from the next chunk on."""
         self._controls = controls
         if self._opened and self._engine.live:
-            self._send("controls", controls=asdict(controls))
+            self._engine.send(SetControls(session=self.name, controls=controls))
 
     def close(self) -> None:
-        """Idempotent; frees the shared memory."""
-        if self._arena.descriptor < 0:
+        """Idempotent."""
+        if self._closed:
             return
+        self._closed = True
         if self._opened and self._engine.live:
-            self._send("close")
-        self._arena.close()
+            self._engine.send(Close(session=self.name))
+        if self._drawing is not None:
+            self._drawing.cancel()
         self._pending.clear()
         self._room.set()
         self._engine.forget(self.name)
@@ -146,80 +169,105 @@ class EngineSession:
     def open(self) -> None:
         """Open in the process, from the next window on (again, after a restart)."""
         self._opened = True
+        self._sent_index = None
         self._room.set()
         self._engine.send(
-            {
-                "type": "open",
-                "session": self.name,
-                "layout": self._arena.layout.to_dict(),
-                "portrait": self._portrait.name,
-                "sha256": self._portrait.sha256,
-                "hop_frames": self.spec.hop_frames,
-                "right_frames": self.spec.right_frames,
-                "seed": self._seed,
-                "controls": asdict(self._controls),
-                "chunk_index": self._next_index,
-            },
-            descriptors=[self._arena.descriptor],
+            Open(
+                session=self.name,
+                z_ref=self._z_ref,
+                hop_frames=self.spec.hop_frames,
+                right_frames=self.spec.right_frames,
+                seed=self._seed,
+                controls=self._controls,
+                chunk_index=self._next_index,
+            )
         )
         self._pump()
 
     def process_gone(self) -> None:
-        """Everything on its way is lost, and counted."""
+        """Everything on its way is lost, and counted; what is being drawn is not."""
         self._opened = False
-        lost = sorted([*self._in_flight, *(window.index for window, _ in self._pending)])
-        self._in_flight.clear()
+        here = {motion.index for motion in self._motions}
+        lost = sorted([*(self._in_flight - here), *(window.index for window, _ in self._pending)])
+        self._in_flight &= here
         self._pending.clear()
-        self._free = deque(range(SLOTS))
         for index in lost:
             self._next_index = max(self._next_index, index + 1)
             self._skipped(index)
         self.listener.on_engine(False)
 
-    def handle(self, message: dict[str, Any]) -> None:
-        kind = message["type"]
-        if kind == "failed":
-            self.listener.on_failure(message["message"])
-        elif kind == "skipped":
-            self._release(message)
-            self._skipped(message["index"])
-        elif kind == "frames":
-            begin, end = message["begin"], message["end"]
-            made = EngineFrames(
-                first_frame=message["first_frame"] + begin,
-                frames=self._arena.frames[message["slot"], begin:end].copy(),
-                cost=StepCost(**message["cost"]) if message["cost"] else None,
-                last=end == self.spec.hop_frames,
-            )
-            if made.last:
-                self._release(message)
-            self.listener.on_frames(made)
+    def handle(self, message: FromModel) -> None:
+        if isinstance(message, Failed):
+            self.listener.on_failure(message.message)
+        elif isinstance(message, Skipped):
+            self._release(message.index)
+            self._skipped(message.index)
+        elif isinstance(message, Motion):
+            self._motions.append(message)
+            if self._drawing is None or self._drawing.done():
+                self._drawing = asyncio.create_task(self._draw_all(), name=f"drawing-{self.name}")
 
-    def _release(self, message: dict[str, Any]) -> None:
-        self._in_flight.discard(message["index"])
-        if message["slot"] != NO_AUDIO:
-            self._free.append(message["slot"])
+    # --- drawing ---
+
+    async def _draw_all(self) -> None:
+        """Chunk after chunk and frame after frame: the first is due first."""
+        try:
+            while self._motions:
+                await self._draw(self._motions[0])
+        except Exception as error:
+            logger.exception("session %s cannot be drawn", self.name)
+            self.listener.on_failure(f"The portrait could not be drawn ({type(error).__name__}: {error}).")
+
+    async def _draw(self, motion: Motion) -> None:
+        began, loop = time.monotonic(), asyncio.get_running_loop()
+        z_TD = np.frombuffer(motion.z, np.float32).reshape(motion.frames, -1)
+        for frame in range(motion.frames):
+            pictures = await loop.run_in_executor(self._threads, self._painter.draw, z_TD[frame : frame + 1])
+            cost = None if frame else self._whole_cost(motion.cost, time.monotonic() - began)
+            last = frame == motion.frames - 1
+            if last:
+                self._motions.popleft()
+                self._release(motion.index)
+            first = motion.first_frame + frame
+            self.listener.on_frames(EngineFrames(first_frame=first, frames=pictures, cost=cost, last=last))
+
+    def _whole_cost(self, cost: StepCost, drawing_s: float) -> StepCost:
+        self._drawing_s += DRAWING_SMOOTHING * (drawing_s - self._drawing_s)
+        drawing_ms = round(1000 * drawing_s, 3)
+        return msgspec.structs.replace(
+            cost, step_ms=cost.step_ms + drawing_ms, stages_ms=cost.stages_ms | {"draw": drawing_ms}
+        )
+
+    # --- windows ---
+
+    def _release(self, index: int) -> None:
+        self._in_flight.discard(index)
         self._pump()
 
-    def _hand_over(self, index: int, slot: int, deadline: float) -> None:
+    def _hand_over(self, window: AudioWindow, deadline: float, *, passed_over: bool = False) -> None:
+        index = window.index
+        if passed_over:
+            pcm = b""
+        elif self._sent_index == index - 1:
+            pcm = self.spec.fresh(window).tobytes()
+        else:
+            pcm = window.pcm.tobytes()
+        if not passed_over:
+            self._sent_index = index
         self._next_index = index + 1
         self._in_flight.add(index)
-        self._send("window", index=index, slot=slot, deadline=deadline)
+        self._engine.send(
+            Window(session=self.name, index=index, deadline=deadline - self._drawing_s, pcm=pcm)
+        )
 
     def _skipped(self, index: int) -> None:
         self.skipped_chunks += 1
         self.listener.on_skip(index)
 
     def _pump(self) -> None:
-        while self._pending and self._free and self._opened:
-            window, deadline = self._pending.popleft()
-            slot = self._free.popleft()
-            self._arena.windows[slot] = window.pcm
-            self._hand_over(window.index, slot, deadline)
+        while self._pending and len(self._in_flight) < IN_FLIGHT and self._opened:
+            self._hand_over(*self._pending.popleft())
         if len(self._pending) < PENDING_WINDOWS // 2:
             self._room.set()
         else:
             self._room.clear()
-
-    def _send(self, kind: str, **values: Any) -> None:
-        self._engine.send({"type": kind, "session": self.name, **values})

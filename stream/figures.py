@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream.engine_session import StepCost
+from stream.engine_messages import StepCost
 
 STEPS_KEPT = 500
 RECENT_S = 10

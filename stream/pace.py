@@ -14,12 +14,12 @@ from stream.config import MediaConfig
 from stream.protocol import FPS, LatencyBudget
 
 HOPS = (1, 2)
-BUSIEST = 0.6
-"""Share of a chunk's time that the steps of all sessions may take, for chunks of one frame: the rest is for what shares
-the cores with the model, and for slow moments."""
+BUSIEST = 0.45
+"""Share of a chunk's time that the steps of all sessions may take, for chunks of one frame: beside codecs, network and
+a browser on the same cores a step takes up to twice as long as alone."""
 # A live step shares the cores with codecs, network and often the browser, which a step in warm-up does not; the margin
 # and `stream.lateness` see to the rest.
-LIVE_FACTOR = 1.1
+LIVE_FACTOR = 1.3
 
 
 class Pace:

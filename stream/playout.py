@@ -9,6 +9,10 @@ from stream.protocol import FPS, SAMPLE_RATE
 
 AUDIO_CAPACITY_MS = 4_000
 VIDEO_CAPACITY_MS = 1_200
+QUIET = 100.0
+"""RMS of what nobody hears, int16."""
+PAUSE = 0.25
+"""RMS of a pause in speech, against that of the last seconds."""
 
 Pcm = npt.NDArray[np.int16]
 Frame = npt.NDArray[np.uint8]
@@ -60,6 +64,15 @@ class AudioPlayout:
         self.underrun_samples += samples - max(last - first, 0)
         self._read_end = max(self._read_end, position + samples)
         return out
+
+    def is_quiet(self, position: int, samples: int) -> bool:
+        """Whether these samples, not played yet, are a pause in what is there."""
+        first, last = max(position, self._end - len(self._ring), 0), min(position + samples, self._end)
+        if first >= last:
+            return False
+        pause = self._ring[np.arange(first, last) % len(self._ring)].astype(np.float32)
+        level = np.sqrt(np.square(self._ring.astype(np.float32)).mean())
+        return bool(np.sqrt(np.square(pause).mean()) <= max(QUIET, PAUSE * level))
 
 
 class VideoPlayout:

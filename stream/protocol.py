@@ -256,7 +256,7 @@ class SessionStats:
     uplink_jitter_ms: float = 0.0
     rtt_ms: float = 0.0
     step_ms: dict[str, float] = field(default_factory=dict)  # p50, p99
-    stages_ms: dict[str, float] = field(default_factory=dict)  # features, denoise, decode, composite
+    stages_ms: dict[str, float] = field(default_factory=dict)  # features, denoise, draw
     denoising_steps: int = 0
     engine_restarts: int = 0
     mouth_to_photon_ms: float = 0.0

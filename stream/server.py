@@ -23,14 +23,16 @@ from stream import aiortc_patches
 from stream.broadcasting.audience import Audience
 from stream.broadcasting.broadcast import Broadcast, Broadcasts, new_name
 from stream.config import ServeConfig
-from stream.data_directory import uploads_directory
+from stream.data_directory import cache_directory, uploads_directory
 from stream.engine import ModelEngine
 from stream.errors import ConflictError, EngineError, NotFoundError, StreamError, UnavailableError
 from stream.ice import Ice
 from stream.metrics import Metrics
 from stream.pace import Pace
+from stream.portraits.bundled import PreparedCache
 from stream.portraits.gallery import Gallery
 from stream.portraits.portrait_store import PortraitStore
+from stream.portraits.preparer import Preparer
 from stream.protocol import ChunkTrace, LatencyBudget, SessionConfig, SessionStats
 from stream.recordings.recording_folder import RecordingFolder
 from stream.security import Guard, new_session_id
@@ -86,6 +88,8 @@ class Server:
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._engine: ModelEngine | None = None
+        self._preparer = Preparer(config.model)
+        self._preparing = ""
         self._pace = Pace(config.media, {}, {})
         self._warm = False
         self._stopping = False
@@ -107,7 +111,8 @@ class Server:
         """The status as a sentence."""
         return {
             "ready": "The server is ready.",
-            "warming_up": "The server is still loading its model; try again in a few seconds.",
+            "warming_up": self._preparing
+            or "The server is still loading its model; try again in a few seconds.",
             "restarting": "The model stopped and is starting again; try again in a few seconds.",
             "stopping": "The server is shutting down.",
             "failed": self._failure or "The model cannot be started any more; see the server's log.",
@@ -189,8 +194,14 @@ class Server:
         portraits, limits = self.config.portraits, self.config.limits
         return await Gallery.load(
             gallery_folder(self.config.model.name),
-            prepare=engine.prepare,
-            prepare_upload=engine.prepare_upload,
+            prepare=self._preparer.prepare,
+            prepare_upload=self._preparer.prepare_upload,
+            warm_up=self._preparer.warm_up,
+            cache=PreparedCache(
+                cache_directory() if self.config.model.has_own_drawing else None, engine.face_sha256
+            ),
+            progress=self._tell_preparing,
+            model=engine.face_sha256,
             default=portraits.default,
             store=PortraitStore(uploads_directory(portraits.uploads_directory)),
             max_uploads=limits.uploaded_portraits,
@@ -199,6 +210,11 @@ class Server:
                 pixels=limits.portrait_pixels,
                 whole_pixels=limits.portrait_whole_pixels,
             ),
+        )
+
+    def _tell_preparing(self, ready: int, count: int) -> None:
+        self._preparing = (
+            f"The server prepares its portraits, once: {ready} of {count} are ready. Try again soon."
         )
 
     def uploads(self) -> dict[str, Any]:
@@ -215,6 +231,7 @@ class Server:
 
     def kill(self) -> None:
         """End the model process at once; for when nothing else will be waited for. Fit for a signal handler."""
+        self._preparer.kill()
         if self._engine is not None:
             self._engine.kill()
 
@@ -232,6 +249,7 @@ class Server:
             *self.sockets,
             return_exceptions=True,
         )
+        await self._preparer.aclose()
         if self._engine is not None:
             await self._engine.aclose()
         if self._gallery is not None:

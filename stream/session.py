@@ -113,7 +113,6 @@ class Session:
         self._on_closed = on_closed
         self._controls = options.controls
         self._figures = Figures()
-        self._lateness = Lateness()
         self._traces = Traces()
         self._skipped_frames = 0
         self._codec = ""
@@ -124,6 +123,7 @@ class Session:
         hop_frames, right_frames = chunking
         spec = engine.window_spec(hop_frames=hop_frames, right_frames=right_frames)
         self._windower = AudioWindower(spec)
+        self._lateness = Lateness(hop_frames / FPS)
         self._audio = AudioPlayout()
         self._video = VideoPlayout()
         self._clock = PresentationClock(playout_delay_ms=budget.playout_delay_ms)
@@ -360,20 +360,36 @@ class Session:
             self._judge_delay(made.first_frame)
 
     def _judge_delay(self, frame: int) -> None:
-        """A chunk's first frame is here: if frames come late again and again, both tracks shift once."""
+        """A chunk's first frame is here."""
         now = self._clock.now()
         due = self._clock.released(frame * SLOT_SAMPLES)
-        if self._lateness.made(now - due, now):
-            self._clock.lengthen(1)
-            grown_ms = 1000 / FPS
-            self._budget = replace(self._budget, step_allowance_ms=self._budget.step_allowance_ms + grown_ms)
-            logger.warning("session %s: the model is late; the delay grows by %.0f ms", self.id, grown_ms)
+        self._change_delay(self._lateness.made(now - due, now))
+
+    def _change_delay(self, frames: int) -> None:
+        """Both tracks shift once, where frames come late again and again, and back where they do not any more."""
+        if frames > 0:
+            self._clock.lengthen(frames)
+        elif frames < 0 and self._audio.is_quiet(self._audio_out.played, 2 * SLOT_SAMPLES):
+            self._clock.shorten(-frames)  # in a pause nobody hears or sees that a frame is left out
+        else:
+            return
+        self._lateness.changed(frames)
+        changed_ms = 1000 * frames / FPS
+        self._budget = replace(self._budget, step_allowance_ms=self._budget.step_allowance_ms + changed_ms)
+        logger.warning(
+            "session %s: the model is %s; the delay %s by %.0f ms",
+            self.id,
+            *(("late", "grows") if frames > 0 else ("in time again", "shrinks")),
+            abs(changed_ms),
+        )
 
     def _on_shown(self, frame: int, timestamp: int) -> None:
         self._traces.shown(frame, timestamp, self._clock.now())
 
     def on_skip(self, index: int) -> None:
         self._skipped_frames += len(self._windower.spec.frames(index))
+        if self._engine.live and self._clock.anchored:
+            self._change_delay(self._lateness.left_out(self._clock.now()))
 
     def on_engine(self, live: bool) -> None:
         if live and self.state == "restarting":

@@ -24,6 +24,7 @@ AUDIO_TIME_BASE = fractions.Fraction(1, SAMPLE_RATE)
 VIDEO_TIME_BASE = fractions.Fraction(1, 90_000)
 VIDEO_TICKS = 3_600  # of the time base, a frame
 PACKET_SAMPLES = 960
+FADE_IN = np.linspace(0, 1, PACKET_SAMPLES, dtype=np.float32)
 CATCH_UP_AUDIO_SAMPLES = 5 * SLOT_SAMPLES
 CATCH_UP_VIDEO_SAMPLES = SLOT_SAMPLES
 
@@ -144,7 +145,10 @@ class AudioOut(MediaStreamTrack):
             pcm = np.zeros(PACKET_SAMPLES, np.int16)
         else:
             start = index * SLOT_SAMPLES + position % SLOT_SAMPLES
+            going_on = self._playout.read(self.played, PACKET_SAMPLES) if 0 < self.played < start else None
             pcm = self._playout.read(start, PACKET_SAMPLES)
+            if going_on is not None:  # something was left out
+                pcm = (going_on + FADE_IN * (pcm.astype(np.float32) - going_on)).astype(np.int16)
             self.played = start + PACKET_SAMPLES
         self._released.sound(position, pcm)
         frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from pipeline.portrait import Portrait
+from pipeline.drawing import PreparedPortrait
 from pipeline.windowing import AudioWindow, WindowSpec
 from stream.config import MediaConfig
 from stream.engine import ModelEngine
@@ -44,7 +44,9 @@ class _Probe:
         self.answers.put_nowait(message)
 
 
-async def warm_up(engine: ModelEngine, portrait: Portrait, media: MediaConfig, *, windows: int) -> Pace:
+async def warm_up(
+    engine: ModelEngine, portrait: PreparedPortrait, media: MediaConfig, *, windows: int
+) -> Pace:
     """Step the model on silence, one window at a time, with every chunk size that a session may get."""
     times_ms, whole_times_ms = {}, {}
     for hop in HOPS if media.hop_frames is None else (media.hop_frames,):
@@ -54,7 +56,7 @@ async def warm_up(engine: ModelEngine, portrait: Portrait, media: MediaConfig, *
 
 
 async def _measure(
-    engine: ModelEngine, portrait: Portrait, spec: WindowSpec, *, windows: int
+    engine: ModelEngine, portrait: PreparedPortrait, spec: WindowSpec, *, windows: int
 ) -> tuple[list[float], list[float]]:
     """Wall time of each step in ms, from submission to the chunk's first frame in hand, and to its last."""
     probe = _Probe()

@@ -1,27 +1,32 @@
-"""Small JSON messages between the server and the model process, length first; the pictures stay in arenas."""
+"""Messages between the server and its own processes: msgpack, length first."""
 
 from __future__ import annotations
 
-import json
 import struct
-from typing import Any
+from typing import Generic, TypeVar
+
+import msgspec
 
 LENGTH = struct.Struct("!I")
-MAX_WIRE_BYTES = 1 << 20
+MAX_WIRE_BYTES = 1 << 27
+
+MessageT = TypeVar("MessageT")
+_encoder = msgspec.msgpack.Encoder()
 
 
-def pack(message: dict[str, Any]) -> bytes:
-    body = json.dumps(message).encode()
+def pack(message: msgspec.Struct) -> bytes:
+    body = _encoder.encode(message)
     return LENGTH.pack(len(body)) + body
 
 
-class Unpacker:
-    """Bytes in, whole messages out."""
+class Unpacker(Generic[MessageT]):
+    """Bytes in, whole messages of the given union of types out; ValueError for anything else."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: type[MessageT]) -> None:
+        self._decoder = msgspec.msgpack.Decoder(kinds)
         self._buffer = bytearray()
 
-    def push(self, data: bytes) -> list[dict[str, Any]]:
+    def push(self, data: bytes) -> list[MessageT]:
         self._buffer += data
         messages = []
         while len(self._buffer) >= LENGTH.size:
@@ -30,6 +35,6 @@ class Unpacker:
                 raise ValueError(f"A message of {size} bytes between the processes cannot be right.")
             if len(self._buffer) < LENGTH.size + size:
                 break
-            messages.append(json.loads(self._buffer[LENGTH.size : LENGTH.size + size]))
+            messages.append(self._decoder.decode(self._buffer[LENGTH.size : LENGTH.size + size]))
             del self._buffer[: LENGTH.size + size]
         return messages

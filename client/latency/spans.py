@@ -17,10 +17,10 @@ from client.latency.trace import TIMESTAMP_MODULUS, Trace
 from stream.protocol import FPS, SAMPLE_RATE, ChunkTrace
 
 SPANS = (
-    "opus", "window_wait", "capture", "uplink", "buffer", "queue", "features", "denoise", "decode", "composite",
+    "opus", "window_wait", "capture", "uplink", "buffer", "queue", "features", "denoise", "draw",
     "handover", "playout_wait", "encode", "downlink", "browser_buffer",
 )  # fmt: skip
-STAGES = ("features", "denoise", "decode", "composite")
+STAGES = ("features", "denoise", "draw")
 OPUS_S = 312 / SAMPLE_RATE
 """By which the codec delays sound against its own time stamps (RFC 6716, 2.1.8: a look-ahead of 6.5 ms)."""
 FEWEST = 20

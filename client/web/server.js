@@ -59,12 +59,23 @@ export function listPortraits() {
 
 const JSON_TYPE = { "Content-Type": "application/json" };
 
+/** Somebody is about to choose a picture, which the server may get ready for. Never fails; the id of its preparation. */
+export function expectPicture() {
+  return ask("v1/preparations", { method: "POST" }, "get ready", asJson).then(({ id }) => id, () => "");
+}
+
+/** The share of a picture's preparation that is done, 0 to 1. */
+export function preparedShare(id, signal) {
+  return ask(`v1/preparations/${id}`, { signal }, "tell its progress", asJson).then(({ share }) => share);
+}
+
 /** Sends a picture for a look: what was found, and previews. Nobody can use it until somebody agrees. */
-export function tryPicture(file, { name, signal }) {
+export function tryPicture(file, { name, preparation, signal }) {
   const form = new FormData();
   form.append("picture", file);
   form.append("name", name);
   form.append("draft", "true");
+  form.append("preparation", preparation);
   const request = { method: "POST", body: form, signal, limitMs: PICTURE_MS };
   return ask("v1/portraits", request, "take this picture", asJson);
 }

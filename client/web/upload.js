@@ -1,7 +1,11 @@
 // The dialog around an own picture: it is tried out first, then somebody agrees, then it is a portrait.
 
 import { prepared } from "./picture-file.js";
-import { discardPicture, forgetPicture, giveConsent, pictureAddress, tryPicture } from "./server.js";
+import {
+  discardPicture, expectPicture, forgetPicture, giveConsent, pictureAddress, preparedShare, tryPicture,
+} from "./server.js";
+
+const PROGRESS_MS = 300;
 
 const VIEWS = [
   ["moving", "Moving", "The portrait as it talks, made by the model"],
@@ -74,7 +78,10 @@ export function connectUpload(dialog, input, { done, closed, limits, kept }) {
     try {
       const picture = await prepared(file, limits());
       if (trying !== mine) return;
-      const found = await tryPicture(picture, { name: find("name").value.trim(), signal: mine.signal });
+      const id = await expectPicture();
+      const telling = tellProgress(id, mine.signal);
+      const found = await tryPicture(picture, { name: find("name").value.trim(), preparation: id, signal: mine.signal })
+        .finally(() => clearInterval(telling));
       if (trying !== mine) return discardPicture(found.id);
       draft = found;
       find("statement").textContent = found.consent_statement.text;
@@ -88,6 +95,20 @@ export function connectUpload(dialog, input, { done, closed, limits, kept }) {
       complain(problem.message);
       show("refused");
     }
+  };
+
+  const tellProgress = (id, signal) => {
+    find("progress").textContent = "";
+    const tell = async () => {
+      const share = await preparedShare(id, signal).catch(() => 0);
+      if (!signal.aborted && share > 0) find("progress").textContent = ` ${Math.round(100 * share)} %`;
+    };
+    return id ? setInterval(tell, PROGRESS_MS) : undefined;
+  };
+
+  const pick = () => {
+    expectPicture(); // choosing takes a while
+    input.click();
   };
 
   input.addEventListener("change", () => {
@@ -109,7 +130,7 @@ export function connectUpload(dialog, input, { done, closed, limits, kept }) {
     find("preview").removeAttribute("src");
     find("preview").alt = "";
   });
-  find("other").addEventListener("click", () => input.click());
+  find("other").addEventListener("click", pick);
   find("cancel").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
     if (dialog.open) return; // the event comes late: the next picture may be here already
@@ -140,7 +161,7 @@ export function connectUpload(dialog, input, { done, closed, limits, kept }) {
       show(draft ? "found" : "refused");
     }
   });
-  return () => input.click();
+  return pick;
 }
 
 function findings(found) {

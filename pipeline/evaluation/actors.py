@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.avatar_pipeline import AvatarPipeline
-from pipeline.compositor import composite
+from pipeline.drawing import PreparedPortrait
 from pipeline.evaluation.latent_motion import MouthOpening, loudness
 from pipeline.evaluation.material import SAMPLES_PER_FRAME, Clip
 from pipeline.evaluation.speaking import speak
-from pipeline.portrait import Portrait
 from pipeline.windowing import WindowSpec
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class Actor(Protocol):
     @property
     def name(self) -> str: ...
 
-    def perform(self, portrait: Portrait, clip: Clip) -> Iterator[Performance]: ...
+    def perform(self, portrait: PreparedPortrait, clip: Clip) -> Iterator[Performance]: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +58,7 @@ class ModelActor:
     seed: int
     num_inference_steps: int | None = None
 
-    def perform(self, portrait: Portrait, clip: Clip) -> Iterator[Performance]:
+    def perform(self, portrait: PreparedPortrait, clip: Clip) -> Iterator[Performance]:
         made = self.pipe(
             portrait,
             clip.pcm,
@@ -96,7 +95,7 @@ class FrozenActor:
 
     name: str = "frozen"
 
-    def perform(self, portrait: Portrait, clip: Clip) -> Iterator[Performance]:
+    def perform(self, portrait: PreparedPortrait, clip: Clip) -> Iterator[Performance]:
         for first in range(0, clip.frames, SEGMENT_FRAMES):
             count = min(SEGMENT_FRAMES, clip.frames - first)
             frames = np.broadcast_to(portrait.canvas, (count, *portrait.canvas.shape))
@@ -105,30 +104,20 @@ class FrozenActor:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoudnessActor:
-    """A mouth that opens with the loudness of the audio, by the same decoder; it understands no speech."""
+    """A mouth that opens with the loudness of the audio, drawn alike; it understands no speech."""
 
     pipe: AvatarPipeline
     window: WindowSpec
     opening: MouthOpening
     name: str = "loudness"
 
-    @torch.inference_mode()
-    def perform(self, portrait: Portrait, clip: Clip) -> Iterator[Performance]:
+    def perform(self, portrait: PreparedPortrait, clip: Clip) -> Iterator[Performance]:
         state = self.pipe.init_state(portrait, window=self.window)
         gap = (self.opening.wide - self.opening.rest) * loudness(clip.pcm, SAMPLES_PER_FRAME)
-        path = torch.from_numpy((gap[:, None] * self.opening.direction[None]).astype(np.float32)).to(
-            state.z_ref_1D
-        )
+        path = portrait.z_ref + (gap[:, None] * self.opening.direction[None]).astype(np.float32)
         for first in range(0, clip.frames, SEGMENT_FRAMES):
-            pictures = []
-            for frame in range(first, min(first + SEGMENT_FRAMES, clip.frames)):
-                z_1D = path[frame : frame + 1]
-                decoded = self.pipe.frame_decoder(state.z_ref_1D + z_1D, state.z_ref_1D, state.features)
-                grid = decoded.grid_BHW2[0].float().cpu().numpy()
-                mask = decoded.mask_B1HW[0, 0].float().cpu().numpy()
-                paint = decoded.paint_B3HW[0].permute(1, 2, 0).float().contiguous().cpu().numpy()
-                pictures.append(composite(portrait, grid, mask, paint))
-            yield Performance(first_frame=first, frames=np.stack(pictures), picture=portrait.canvas)
+            frames, _ = self.pipe.draw(state, path[first : min(first + SEGMENT_FRAMES, clip.frames)])
+            yield Performance(first_frame=first, frames=frames, picture=portrait.canvas)
 
 
 class RigActor:
@@ -155,7 +144,7 @@ class RigActor:
         }
         return cls(RigRenderer(FaceGeometry.load(data)), held_out)
 
-    def perform(self, portrait: Portrait, clip: Clip) -> Iterator[Performance]:
+    def perform(self, portrait: PreparedPortrait, clip: Clip) -> Iterator[Performance]:
         fit = self._fits.get(portrait.name)
         if fit is None or clip.motion is None:
             return
@@ -169,7 +158,7 @@ class RigActor:
 
 @torch.inference_mode()
 def offline_latents(
-    pipe: AvatarPipeline, portrait: Portrait, clip: Clip, window: WindowSpec, seed: int
+    pipe: AvatarPipeline, portrait: PreparedPortrait, clip: Clip, window: WindowSpec, seed: int
 ) -> torch.Tensor:
     """Latents [T,D] of a clip whose audio is heard as a whole: what streaming must equal."""
     z_ref_1D = pipe.init_state(portrait, window=window, seed=seed).z_ref_1D

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         }
         settings = replace(settings, **{name: value for name, value in changes.items() if value is not None})
         torch.set_num_threads(settings.threads)
-        cast = Cast.gather(args.data, args.runs, gallery, settings)
+        cast = Cast.gather(pipe, args.data, args.runs, gallery, settings)
         with Judge(judge_python(args.judge_python)) as judge:
             evidence = evaluate(
                 pipe, cast, judge, settings, data=args.data, runs=args.runs, teacher=args.teacher

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from pipeline.autoencoder import POSE_SIZE
 from pipeline.avatar_pipeline import AvatarPipeline
 from pipeline.denoiser import Denoiser
+from pipeline.drawing import PreparedPortrait
 from pipeline.evaluation import material
 from pipeline.evaluation.actors import (
     Actor,
@@ -31,7 +32,6 @@ from pipeline.evaluation.material import Clip
 from pipeline.evaluation.references import references
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.evaluation.takes import Stage, Take
-from pipeline.portrait import Portrait
 from pipeline.runtime import RuntimeConfig, prepare
 from pipeline.windowing import WindowSpec
 
@@ -39,23 +39,26 @@ logger = logging.getLogger(__name__)
 
 WARM_UP_CHUNKS = 10
 
-Job = tuple[Actor, Portrait, Clip]
+Job = tuple[Actor, PreparedPortrait, Clip]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cast:
     """Held-out portraits, and the clips that each of them speaks: one of GRID, one of Kokoro."""
 
-    portraits: Sequence[Portrait]
+    portraits: Sequence[PreparedPortrait]
     grid: Sequence[Clip]
     kokoro: Sequence[Clip]
     quiet: Clip
     long: Clip
 
     @classmethod
-    def gather(cls, data: Path, runs: Path, gallery: Path, settings: EvaluationSettings) -> Cast:
+    def gather(
+        cls, pipe: AvatarPipeline, data: Path, runs: Path, gallery: Path, settings: EvaluationSettings
+    ) -> Cast:
         """Reads the held-out material; MaterialError or PortraitError say what is missing."""
-        portraits = material.portraits(data, gallery, settings.portraits, settings.gallery_portraits)
+        found = material.portraits(data, gallery, settings.portraits, settings.gallery_portraits)
+        portraits = [pipe.prepare(portrait) for portrait in tqdm(found, desc="portraits", disable=None)]
         kokoro = material.kokoro_clips(data, runs, settings.clip_seconds, len(portraits))
         return cls(
             portraits=portraits,
@@ -65,7 +68,7 @@ class Cast:
             long=material.long_speech(kokoro, settings.long_seconds),
         )
 
-    def speaking(self, count: int | None = None) -> Iterator[tuple[Portrait, Clip]]:
+    def speaking(self, count: int | None = None) -> Iterator[tuple[PreparedPortrait, Clip]]:
         """The first `count` (or all) portraits with their clips."""
         for index, portrait in enumerate(self.portraits[:count]):
             yield portrait, self.grid[index % len(self.grid)]
@@ -161,9 +164,11 @@ def _teacher(
     pipe: AvatarPipeline, folder: Path, window: WindowSpec, settings: EvaluationSettings
 ) -> ModelActor:
     denoiser = Denoiser.from_pretrained(folder, low_cpu_mem_usage=False).eval()
+    teacher = AvatarPipeline(**(pipe.components | {"denoiser": denoiser}))
+    teacher.drawing, teacher.face_sha256 = pipe.drawing, pipe.face_sha256
     return ModelActor(
         name="teacher",
-        pipe=AvatarPipeline(**(pipe.components | {"denoiser": denoiser})),
+        pipe=teacher,
         window=window,
         seed=settings.seed,
         num_inference_steps=settings.teacher_steps,

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.drawing import PreparedPortrait
 from pipeline.evaluation import head, lips, picture
 from pipeline.evaluation.actors import Actor, Performance
 from pipeline.evaluation.judging import Judge, Observation
 from pipeline.evaluation.material import FPS, Clip
 from pipeline.evaluation.references import Reference
-from pipeline.portrait import Portrait
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +76,9 @@ class Stage:
         self._judge, self._every, self._references = judge, identity_every_frames, references
         self._faces: dict[tuple[str, tuple[int, ...]], _Face] = {}
 
-    def takes(self, jobs: Iterable[tuple[Actor, Portrait, Clip]]) -> Iterator[Take]:
+    def takes(self, jobs: Iterable[tuple[Actor, PreparedPortrait, Clip]]) -> Iterator[Take]:
         """Takes of all jobs, in order. ValueError if the judge finds no face in a portrait."""
-        waiting: tuple[str, Portrait, Clip, Performance, Future[Observation]] | None = None
+        waiting: tuple[str, PreparedPortrait, Clip, Performance, Future[Observation]] | None = None
         for actor, portrait, clip in jobs:
             for performance in actor.perform(portrait, clip):
                 sampled = range(self._every // 2, len(performance.frames), self._every)
@@ -89,7 +89,7 @@ class Stage:
         if waiting is not None:
             yield self._measure(*waiting)
 
-    def _face(self, portrait: Portrait, shown: NDArray[np.uint8]) -> _Face:
+    def _face(self, portrait: PreparedPortrait, shown: NDArray[np.uint8]) -> _Face:
         key = (portrait.name, shown.shape)
         if key not in self._faces:
             seen = self._judge.observe(np.repeat(shown[None], 3, axis=0), embed=[2])
@@ -109,7 +109,7 @@ class Stage:
     def _measure(
         self,
         actor: str,
-        portrait: Portrait,
+        portrait: PreparedPortrait,
         clip: Clip,
         performance: Performance,
         future: Future[Observation],

@@ -25,17 +25,19 @@ from tqdm import tqdm
 
 from pipeline.autoencoder import (
     BASIS_PIXELS,
-    CROP_PIXELS,
     FLOW_UNIT,
+    DecodedFrames,
+    FrameDecoder,
+    PortraitEncoder,
+    identity_grid,
+)
+from pipeline.drawing.geometry import (
+    CROP_PIXELS,
     GRID_PIXELS,
     MOUTH_BOTTOM,
     MOUTH_LEFT,
     MOUTH_RIGHT,
     MOUTH_TOP,
-    DecodedFrames,
-    FrameDecoder,
-    PortraitEncoder,
-    identity_grid,
 )
 from pipeline.training.alignment import align
 from pipeline.training.curves import Curves

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from pipeline.autoencoder import CROP_PIXELS, identity_grid
+from pipeline.autoencoder import identity_grid
+from pipeline.drawing.geometry import CROP_PIXELS
 from pipeline.face_aligner import OFFSET_PIXELS, SPACINGS, FaceAligner, orientation_maps
 from pipeline.training.alignment import FEATURES, align
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.portrait import Portrait
+from pipeline.drawing import PreparedPortrait
 from stream.portraits.portrait_store import KeptPortrait
 
 JPEG_QUALITY = 88
@@ -19,7 +19,7 @@ class Entry:
     """One portrait of the gallery. kept: of uploads only, their place in the store and their consent."""
 
     id: str
-    portrait: Portrait
+    portrait: PreparedPortrait
     source: str
     credit: str = ""
     origin: str = ""

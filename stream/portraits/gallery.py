@@ -10,12 +10,13 @@ import hashlib
 import logging
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+from pipeline.drawing import PreparedPortrait, PreparedPortraitError
 from pipeline.picture_limits import LIMITS, PictureLimits
 from stream.errors import (
     BadRequestError,
@@ -25,13 +26,14 @@ from stream.errors import (
     PictureRefusedError,
     UnavailableError,
 )
-from stream.portraits.bundled import Preparer, load_bundled
+from stream.portraits.bundled import PreparedCache, PreparesPictures, load_bundled
 from stream.portraits.consent import STATEMENT_VERSION, STATEMENTS, Consent, now, tidy
 from stream.portraits.drafts import Draft, Drafts
 from stream.portraits.entry import Entry, Unusable, jpeg
 from stream.portraits.picture_header import check_header
 from stream.portraits.portrait_store import KeptPictureError, KeptPortrait, PortraitStore, StoreError
 from stream.portraits.preparation import PreparedUpload
+from stream.portraits.preparations import Preparations
 
 logger = logging.getLogger(__name__)
 
@@ -44,31 +46,43 @@ BUSY_RETRY_S = 3
 
 
 class UploadPreparer(Protocol):
-    """`ModelEngine.prepare_upload`, or what stands in for it."""
+    """`Preparer.prepare_upload`, or what stands in for it. progress: told the share that is done."""
 
-    async def __call__(self, picture: bytes, *, name: str) -> PreparedUpload: ...
+    async def __call__(
+        self, picture: bytes, *, name: str, progress: Callable[[float], None]
+    ) -> PreparedUpload: ...
+
+
+async def _is_ready() -> None:
+    """For a preparer that needs no time to start."""
 
 
 class Gallery:
     """All portraits by id, bundled ones first. Event loop only; `aclose` it.
 
     store: None keeps uploads in memory. problem: why that is so although a folder is configured, a sentence.
+    model: hash of the model that portraits are prepared for. warm_up: starts what prepares uploads.
     """
 
     def __init__(
         self,
         entries: list[Entry],
         *,
-        prepare: Preparer,
+        prepare: PreparesPictures,
         prepare_upload: UploadPreparer | None = None,
+        warm_up: Callable[[], Awaitable[None]] = _is_ready,
         default: str | None = None,
         store: PortraitStore | None = None,
         max_uploads: int = 32,
         limits: PictureLimits = LIMITS,
+        model: str = "",
     ) -> None:
         self._entries = {entry.id: entry for entry in entries}
         self._unusable: dict[str, Unusable] = {}
         self._drafts = Drafts()
+        self._preparations = Preparations()
+        self._warm_up = warm_up
+        self._warming: asyncio.Task[None] | None = None
         self._prepare = prepare
         self._prepare_upload = prepare_upload
         self._default = default
@@ -76,14 +90,26 @@ class Gallery:
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="portraits")
         self._max_uploads = max_uploads
         self._limits = limits
+        self._model = model
         self._preparing = 0
         self._adding = 0
         self.problem: str | None = None
 
     @classmethod
-    async def load(cls, folder: Path, *, prepare: Preparer, **options: Any) -> Self:
-        """Every picture in `folder` and its credits, then what the store keeps; a bad picture is logged, not fatal."""
-        entries = await load_bundled(folder, prepare)
+    async def load(
+        cls,
+        folder: Path,
+        *,
+        prepare: PreparesPictures,
+        cache: PreparedCache | None = None,
+        progress: Callable[[int, int], None] = lambda done, count: None,
+        **options: Any,
+    ) -> Self:
+        """Every picture in `folder` and its credits, then what the store keeps; a bad picture is logged, not fatal.
+
+        cache: of what was prepared before. progress: told how many bundled pictures of how many are ready.
+        """
+        entries = await load_bundled(folder, prepare, cache, progress)
         gallery = cls(entries, prepare=prepare, **options)
         await gallery.load_kept()
         return gallery
@@ -101,6 +127,9 @@ class Gallery:
 
     async def aclose(self) -> None:
         """Idempotent."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
         await asyncio.to_thread(self._disk.shutdown, wait=True)
         self._store.close()
 
@@ -146,8 +175,30 @@ class Gallery:
 
     # --- uploads ---
 
-    async def draft(self, data: bytes, *, name: str) -> Draft:
-        """A picture to look at, which nobody can use yet; raises a StreamError whose text says what to change."""
+    def expect(self) -> str:
+        """A picture is about to come: what prepares it may start. The id under which its progress is told."""
+        if self._warming is None or self._warming.done():
+            self._warming = asyncio.create_task(self._start_preparing(), name="portraits-warm-up")
+        return self._preparations.begin()
+
+    async def _start_preparing(self) -> None:
+        try:
+            await self._warm_up()
+        except EngineError as error:
+            logger.error("%s", error)  # whoever sends the picture is told
+
+    def progress(self, preparation_id: str) -> float:
+        """The share of a picture's preparation that is done, 0 to 1; raises NotFoundError."""
+        share = self._preparations.share(preparation_id)
+        if share is None:
+            raise NotFoundError("No such picture is being prepared.", code="preparation_not_found")
+        return share
+
+    async def draft(self, data: bytes, *, name: str, preparation: str = "") -> Draft:
+        """A picture to look at, which nobody can use yet; raises a StreamError whose text says what to change.
+
+        preparation: what `expect` gave.
+        """
         self._check_room()
         await asyncio.to_thread(check_header, data, self._limits)
         if self._prepare_upload is None:
@@ -161,7 +212,9 @@ class Gallery:
         name = tidy(name)[:NAME_LENGTH] or NAMELESS
         self._preparing += 1
         try:
-            prepared = await self._prepare_upload(data, name=name)
+            prepared = await self._prepare_upload(
+                data, name=name, progress=lambda share: self._preparations.advance(preparation, share)
+            )
             sha256_uploaded = await asyncio.to_thread(_sha256, data)
         finally:
             self._preparing -= 1
@@ -266,6 +319,7 @@ class Gallery:
         )
         thumbnail = await asyncio.to_thread(jpeg, prepared.portrait.crop)
         kept = await self._stored(self._store.add, kept, prepared.picture, thumbnail)
+        await self._keep_prepared(kept, prepared.portrait)
         entry = Entry(
             id=portrait_id, portrait=replace(prepared.portrait, name=name), source="uploaded", kept=kept
         )
@@ -278,7 +332,7 @@ class Gallery:
         thumbnail = await self._on_disk(self._store.thumbnail, kept)
         try:
             data = await self._on_disk(self._store.picture, kept)
-            portrait = await self._prepare(data, name=kept.name, kept=True)
+            portrait = await self._prepared(kept, data)
         except (KeptPictureError, PictureRefusedError, EngineError) as error:
             logger.error("%s", error)
             self._unusable[kept.id] = Unusable(kept=kept, problem=str(error), thumbnail=thumbnail)
@@ -289,6 +343,27 @@ class Gallery:
                 await self._on_disk(self._store.write_thumbnail, kept, jpeg(portrait.crop))
             except OSError as error:
                 logger.warning("the thumbnail of %s cannot be written: %s", kept.id, error)
+
+    async def _prepared(self, kept: KeptPortrait, picture: bytes) -> PreparedPortrait:
+        """As it was prepared for this model before, else anew."""
+        data = await self._on_disk(self._store.prepared, kept)
+        if data is not None:
+            try:
+                found = await asyncio.to_thread(PreparedPortrait.from_bytes, data, model=self._model)
+                if found.sha256 == kept.sha256_stored:
+                    return replace(found, name=kept.name)
+            except PreparedPortraitError as error:
+                logger.info("the portrait %s is prepared anew: %s", kept.id, error)
+        portrait = await self._prepare(picture, name=kept.name, kept=True)
+        await self._keep_prepared(kept, portrait)
+        return portrait
+
+    async def _keep_prepared(self, kept: KeptPortrait, portrait: PreparedPortrait) -> None:
+        data = await asyncio.to_thread(portrait.to_bytes)
+        try:
+            await self._on_disk(self._store.write_prepared, kept, data)
+        except OSError as error:
+            logger.warning("what was prepared of %s cannot be written: %s", kept.id, error)
 
     def _upload(self, portrait_id: str) -> tuple[Entry, KeptPortrait]:
         entry = self.get(portrait_id)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.drawing import PreparedPortrait
 from pipeline.portrait import CROP_PIXELS, Portrait
 
 Plane = npt.NDArray[np.float32]
@@ -23,7 +24,7 @@ TOO_NEAR, FAR_ENOUGH = 20.0, 50.0
 FILL_SIGMAS = (2.0, 6.0, 18.0, 54.0)
 
 
-def matte(portrait: Portrait) -> npt.NDArray[np.uint8]:
+def matte(portrait: Portrait | PreparedPortrait) -> npt.NDArray[np.uint8]:
     """RGB uint8 [2 H, W, 3] for a portrait with opacity.
 
     Above: the colour of the head nearest to each place. Below: red the opacity of the still portrait, green how far
@@ -41,13 +42,13 @@ def matte(portrait: Portrait) -> npt.NDArray[np.uint8]:
     return np.vstack([colour, below]).round().astype(np.uint8)
 
 
-def matte_png(portrait: Portrait) -> bytes:
+def matte_png(portrait: Portrait | PreparedPortrait) -> bytes:
     """The same as a PNG file."""
     _, data = cv2.imencode(".png", cv2.cvtColor(matte(portrait), cv2.COLOR_RGB2BGR))
     return data.tobytes()
 
 
-def _moving(portrait: Portrait) -> Plane:
+def _moving(portrait: Portrait | PreparedPortrait) -> Plane:
     """[H, W] 0..1: how likely the portrait's edge passes here, by where the picture may move at all."""
     assert portrait.opacity is not None
     side = CROP_PIXELS / float(portrait.matrix[0, 0])

@@ -47,6 +47,7 @@ _FORM = {
                         "picture": {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP"},
                         "name": _TEXT,
                         "draft": {"type": "boolean", "description": "only look: consent is given later"},
+                        "preparation": _TEXT | {"description": "an id from POST /v1/preparations"},
                         "consent": _TEXT | {"description": "who is seen and agreed, in own words"},
                         "statement": _TEXT | {"description": "or the version of the server's statement"},
                         "by": _TEXT | {"description": "name of the person who agrees"},
@@ -118,18 +119,38 @@ async def upload_portrait(request: Request, authorization: Authorization = None)
             raise BadRequestError("The form has no file 'picture'; send it as multipart/form-data.")
         data = await picture.read(limit + 1)
         name = fields.get("name") or PurePath(picture.filename or "").stem
+        preparation = fields.get("preparation", "")
     if fields.get("draft", "").lower() in YES:
-        draft = await gallery.draft(data, name=name)
+        draft = await gallery.draft(data, name=name, preparation=preparation)
         return JSONResponse(_draft(draft), 201, {"Location": f"/v1/portraits/{draft.id}"})
     means, by = _means(fields), fields.get("by", "")
     if "statement" in fields:
         consent = agree(by, fields["statement"], means)
     else:
         consent = in_own_words(fields.get("consent", ""), given_by=by, means=means)
-    draft = await gallery.draft(data, name=name)
+    draft = await gallery.draft(data, name=name, preparation=preparation)
     entry = await gallery.agree(draft.id, consent)
     body = entry.to_dict() | _previews(draft)
     return JSONResponse(body, 201, {"Location": f"/v1/portraits/{entry.id}"})
+
+
+@router.post("/v1/preparations", status_code=201)
+async def begin_preparation(request: Request, authorization: Authorization = None) -> Response:
+    """Somebody is choosing a picture: what prepares it starts meanwhile. The id may go with the upload, whose progress
+    is then told under it."""
+    preparation_id = _check_change(request, authorization).gallery.expect()
+    location = f"/v1/preparations/{preparation_id}"
+    return JSONResponse({"id": preparation_id, "share": 0.0}, 201, {"Location": location})
+
+
+@router.get("/v1/preparations/{preparation_id}")
+async def preparation_progress(
+    preparation_id: str, request: Request, authorization: Authorization = None
+) -> dict[str, Any]:
+    """share: of the picture's preparation that is done, 0 to 1."""
+    server = _server(request)
+    server.guard.check_token(authorization)
+    return {"id": preparation_id, "share": server.gallery.progress(preparation_id)}
 
 
 @router.post(

@@ -3,6 +3,7 @@
     FOLDER/index.sqlite3          names, order, hashes, what was found; consents, append-only
     FOLDER/pictures/ID.jpg|png    upright, without metadata, transparency kept
     FOLDER/thumbnails/ID.jpg
+    FOLDER/prepared/ID.safetensors   what is drawn from; made anew where it is missing or of another model
 
 A picture is added file first, row second, and deleted row first, files second: whenever the process dies, every row
 has its files, and files without a row are swept at the next start. A consent record has no foreign key and survives
@@ -100,6 +101,7 @@ class PortraitStore:
         self.folder = folder
         self._pictures = PictureFiles(folder / "pictures") if folder else None
         self._thumbnails = PictureFiles(folder / "thumbnails") if folder else None
+        self._prepared = PictureFiles(folder / "prepared") if folder else None
         self._database: sqlite3.Connection | None = None
 
     def open(self) -> None:
@@ -107,9 +109,8 @@ class PortraitStore:
         if self._database is not None:
             return
         try:
-            if self._pictures is not None and self._thumbnails is not None:
-                self._pictures.create()
-                self._thumbnails.create()
+            for files in self._files:
+                files.create()
             self._database = self._connect()
             self._migrate()
             self._sweep()
@@ -205,6 +206,19 @@ class PortraitStore:
         if self._thumbnails is not None:
             self._thumbnails.write(f"{kept.id}.jpg", thumbnail)
 
+    def prepared(self, kept: KeptPortrait) -> bytes | None:
+        """`PreparedPortrait` as a file; None if there is none that can be read."""
+        if self._prepared is None:
+            return None
+        try:
+            return self._prepared.read(f"{kept.id}.safetensors")
+        except OSError:
+            return None
+
+    def write_prepared(self, kept: KeptPortrait, prepared: bytes) -> None:
+        if self._prepared is not None:
+            self._prepared.write(f"{kept.id}.safetensors", prepared)
+
     def rename(self, portrait_id: str, name: str) -> None:
         with self._transaction() as database:
             database.execute("UPDATE portraits SET name = ? WHERE id = ?", (name, portrait_id))
@@ -224,9 +238,10 @@ class PortraitStore:
         self._remove_files(kept)
 
     def _remove_files(self, kept: KeptPortrait) -> None:
-        if self._pictures is not None and self._thumbnails is not None:
+        if self._pictures is not None and self._thumbnails is not None and self._prepared is not None:
             self._pictures.remove(kept.file_name)
             self._thumbnails.remove(f"{kept.id}.jpg")
+            self._prepared.remove(f"{kept.id}.safetensors")
 
     def consents(self) -> list[dict[str, Any]]:
         """Every record ever made, oldest first; removed_at is None while the portrait is there."""
@@ -236,6 +251,10 @@ class PortraitStore:
         return [dict(row) for row in rows]
 
     # --- inside ---
+
+    @property
+    def _files(self) -> list[PictureFiles]:
+        return [files for files in (self._pictures, self._thumbnails, self._prepared) if files is not None]
 
     @property
     def _connection(self) -> sqlite3.Connection:
@@ -275,11 +294,12 @@ class PortraitStore:
             database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def _sweep(self) -> None:
-        if self._pictures is None or self._thumbnails is None:
+        if self._pictures is None or self._thumbnails is None or self._prepared is None:
             return
         kept = self.portraits()
         swept = self._pictures.sweep({item.file_name for item in kept})
         swept += self._thumbnails.sweep({f"{item.id}.jpg" for item in kept})
+        swept += self._prepared.sweep({f"{item.id}.safetensors" for item in kept})
         if swept:
             logger.warning("removed %d files without a portrait, left by a crash: %s", len(swept), swept)
 

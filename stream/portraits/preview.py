@@ -1,7 +1,7 @@
 """What a new portrait will look like, before it may be used: what is cut out, what may move, frames of the model.
 
-Runs in the model process. The frames are the model's, driven by a piece of the page's sample voice, so what is seen is
-what a session will show: nothing is drawn for the occasion.
+Runs in the process that prepares portraits. The frames are the model's, driven by a piece of the page's sample voice,
+so what is seen is what a session will show: nothing is drawn for the occasion.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.portrait import CROP_PIXELS, Portrait
+from pipeline.drawing import PreparedPortrait
+from pipeline.portrait import CROP_PIXELS
 from pipeline.state import Controls
 
 VIEWS = ("crop", "mask", "rest", "speaking", "moving")
@@ -31,7 +32,7 @@ WEBP_QUALITY = 82
 MASK_COLOUR = np.array([15, 118, 110], np.float32)
 
 
-def make_preview(pipe: Any, portrait: Portrait) -> dict[str, bytes]:
+def make_preview(pipe: Any, portrait: PreparedPortrait) -> dict[str, bytes]:
     """WebP files by view. crop: the face as the model sees it. mask: where the picture may move, the rest is veiled.
     rest, speaking: frames made by the model with closed lips and with the mouth at its widest. moving: 1.2 s of them.
     """
@@ -59,18 +60,15 @@ def make_preview(pipe: Any, portrait: Portrait) -> dict[str, bytes]:
     }
 
 
-def _speak(pipe: Any, portrait: Portrait) -> list[NDArray[np.uint8]]:
-    """The model's frames for the piece of voice, drawn one by one in this thread, which has the lowest priority."""
+def _speak(pipe: Any, portrait: PreparedPortrait) -> list[NDArray[np.uint8]]:
+    """The model's frames for the piece of voice."""
     pcm = _voice()
     spec = pipe.window_spec()
     state = pipe.init_state(portrait, window=spec, seed=1, controls=Controls())
     frames: list[NDArray[np.uint8]] = []
     for index in range(spec.chunk_count(len(pcm))):
-        state, motion = pipe.move(state, spec.cut(pcm, index))
-        for k in range(len(motion.z_TD)):
-            pictures, _ = pipe.draw(state, motion.z_TD[k : k + 1])
-            frames.append(pictures[0])
-        state = pipe.remember(state)
+        state, chunk = pipe.step(state, spec.cut(pcm, index))
+        frames.extend(chunk.frames)
     return frames
 
 
@@ -88,7 +86,7 @@ def _voice() -> NDArray[np.float32]:
     return np.concatenate(heard)[begin:end]
 
 
-def _veiled(portrait: Portrait) -> NDArray[np.uint8]:
+def _veiled(portrait: PreparedPortrait) -> NDArray[np.uint8]:
     """The canvas [H,W,3]: as it is where it may move, greenish where it may not; the crop has a thin frame."""
     alpha = portrait.alpha[..., None]
     canvas = portrait.canvas.astype(np.float32)

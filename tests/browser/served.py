@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SAMPLE_VOICE = ROOT / "client" / "web" / "sample-voice.mp3"
 START_TIMEOUT_S = 90
 # A picture as bright as the voice is loud: for checkouts without trained weights, or the transport alone.
-STAND_IN = "tests.streaming.energy_mouth:load"
+STAND_IN = "tests.streaming.energy_mouth"
 SERVE = """
 import argparse, sys
 from stream import serve

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from pages import LIVE, open_page
+from pages import LIVE, TRIED_MS, open_page
 from playwright.async_api import Browser, Page, Route, expect
 from served import ROOT, RunningServer
 
@@ -21,7 +21,7 @@ async def upload(page: Page, name: str) -> None:
     async with page.expect_file_chooser() as chooser:
         await page.keyboard.press("Enter")
     await (await chooser.value).set_files(PORTRAITS / "astronaut.jpg")
-    await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=30_000)
+    await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=TRIED_MS)
     await page.locator("#upload-name").fill(name)
     await page.locator("#upload-by").fill("Ada Miller")
     await page.locator("#upload-consent").focus()

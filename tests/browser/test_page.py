@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from measurement import Measurement
-from pages import IDLE, LIVE, open_page, sessions_become, sessions_open
+from pages import IDLE, LIVE, TRIED_MS, open_page, sessions_become
 from playwright.async_api import Browser, Page, Response, Route, expect
 from served import ROOT, RunningServer
 
 pytestmark = pytest.mark.timeout(300)  # starting the server is part of the first test
-MOST_MISSED = 100
-"""Of some 350 pictures: who misses more shows lips that follow nothing, whatever the page does."""
 
 
 async def test_it_loads_shows_the_gallery_and_asks_nobody_else(
@@ -45,39 +40,6 @@ async def test_it_loads_shows_the_gallery_and_asks_nobody_else(
     await expect(tiles.nth(1)).to_be_focused()
     assert complaints == []
     assert elsewhere == []
-
-
-async def test_the_portrait_talks_and_the_own_voice_returns(browser: Browser, server: RunningServer) -> None:
-    page, complaints = await open_page(browser, f"{server.url}?measure=1")
-    await page.click("#start")
-    await expect(page.locator(LIVE)).to_be_visible(timeout=20_000)
-    await page.wait_for_timeout(1_500)
-    await page.evaluate("measurement.start()")
-    await page.wait_for_timeout(12_000)
-    taken = Measurement.of(await page.evaluate("measurement.stop()"))
-    await expect(page.locator("#figure-fps .value")).not_to_have_text("–")
-    await expect(page.locator("#figure-latency .value")).not_to_have_text("–")
-    await expect(page.locator("#figure-misses .value")).not_to_have_text("–")
-    missed = await page.locator("#figure-misses .value").inner_text()
-    await page.locator("#expressiveness").fill("1.5")
-    await expect(page.locator("#expressiveness-value")).to_have_text("150 %")
-    assert await asyncio.to_thread(sessions_open, server) == 1
-    await page.click("#start")
-    await expect(page.locator(IDLE)).to_be_attached()
-    assert await page.evaluate("document.querySelector('#video').srcObject") is None
-    await sessions_become(server, 0)
-    assert complaints == []
-    assert taken.size[0] >= 256
-    assert taken.fps >= 15  # how many it should be is measured on machines that do nothing else
-    delays = taken.mouth_to_ear_ms()
-    assert len(delays) > 0, "the voice that came back is not the one that was sent"
-    assert 60 < np.median(delays) < 1_000
-    if int(missed) > MOST_MISSED:
-        pytest.skip(
-            f"the machine is too slow for the model just now: {missed} of some 350 pictures were missed"
-        )
-    assert taken.speech_to_silence() > 1.5, "the lips move in silence as in speech"
-    assert len(taken.mouth_to_photon_ms()) > 0, "the lips do not follow the voice"
 
 
 async def test_the_sample_voice_needs_no_microphone(strict_browser: Browser, server: RunningServer) -> None:
@@ -217,7 +179,7 @@ async def test_an_upload_asks_for_consent_and_explains_a_refusal(
     await expect(page.locator("#upload")).to_be_visible()  # the browser asks for the consent box
     await page.check("#upload-consent")
     await page.click("#upload-send")
-    await expect(page.locator("#upload-error")).to_contain_text("face", timeout=15_000)
+    await expect(page.locator("#upload-error")).to_contain_text("face", timeout=TRIED_MS)
     await page.click("#upload-cancel")
     await expect(page.locator("#upload")).to_be_hidden()
 
@@ -226,7 +188,7 @@ async def test_an_upload_asks_for_consent_and_explains_a_refusal(
     await page.fill("#upload-by", "Ada Miller")
     await page.check("#upload-consent")
     await page.click("#upload-send")
-    await expect(page.locator(".tile[data-id]")).to_have_count(count + 1, timeout=15_000)
+    await expect(page.locator(".tile[data-id]")).to_have_count(count + 1, timeout=TRIED_MS)
     await expect(page.locator('.tile[aria-checked="true"] .tile-name')).to_have_text("astronaut")
 
 
@@ -250,5 +212,5 @@ async def test_the_next_picture_may_come_before_the_dialog_says_that_it_has_clos
         }"""
     )
     await expect(page.locator("#upload-name")).to_have_value("next")
-    await expect(page.locator("#upload-send")).to_have_text("Use this portrait", timeout=15_000)
+    await expect(page.locator("#upload-send")).to_have_text("Use this portrait", timeout=TRIED_MS)
     await page.click("#upload-cancel")

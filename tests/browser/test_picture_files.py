@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from pages import open_page
+from pages import TRIED_MS, open_page
 from PIL import Image, features
 from playwright.async_api import Browser, Page, expect
 from served import ROOT, RunningServer
@@ -199,11 +199,11 @@ async def test_a_phone_photograph_becomes_a_portrait(
     exif[ORIENTATION] = TURNED_RIGHT
     path = tmp_path / "IMG_0042.jfif"
     path.write_bytes(encoded(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=90, exif=exif))
-    async with page.expect_request(lambda request: request.method == "POST") as posted:
+    async with page.expect_request(lambda request: request.url.endswith("/v1/portraits")) as posted:
         await page.set_input_files("#file", path)
     headers = await (await posted.value).all_headers()
     assert 20_000 < int(headers["content-length"]) < 2_000_000
-    await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=30_000)
+    await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=TRIED_MS)
     await page.click("#upload-cancel")
     await page.set_input_files(
         "#file", {"name": "IMG_5.jpg", "mimeType": "image/jpeg", "buffer": container(b"heic")}

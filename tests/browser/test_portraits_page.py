@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import LIVE, TRIED_MS
 from playwright.async_api import Browser, Page, expect
 from served import ROOT, RunningServer
 
 pytestmark = pytest.mark.timeout(300)  # starting the server is part of the first test
 
 PHOTOGRAPH = ROOT / "pipeline" / "weights" / "portrait_256" / "portraits" / "astronaut.jpg"
-LIVE = '#stage[data-state="live"]'
 TOKEN = "secret-word"
 
 
@@ -57,7 +57,7 @@ async def test_an_own_portrait_from_upload_to_deletion(
     before = await asyncio.to_thread(files, folder)
 
     await page.set_input_files("#file", PHOTOGRAPH)
-    await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=15_000)
+    await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=TRIED_MS)
     await expect(page.locator("#upload-findings .worry")).to_contain_text("mouth")
     shown = set()
     for view, name in (
@@ -116,8 +116,8 @@ async def test_a_discarded_picture_is_forgotten(
     await page.goto(f"{server.url}#token={TOKEN}")
     await expect(page.locator(".tile[data-id]").first).to_be_visible(timeout=15_000)
     await page.set_input_files("#file", PHOTOGRAPH)
-    async with page.expect_response(lambda answer: answer.request.method == "POST") as posted:
-        await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=15_000)
+    async with page.expect_response(lambda answer: answer.url.endswith("/v1/portraits")) as posted:
+        await expect(page.locator('#upload-look[data-state="found"]')).to_be_visible(timeout=TRIED_MS)
     place = (await (await posted.value).json())["preview"]["rest"]
     headers = {"Authorization": f"Bearer {TOKEN}"}
     assert (await page.request.get(server.url.rstrip("/") + place, headers=headers)).status == 200

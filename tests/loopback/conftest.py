@@ -14,9 +14,9 @@ from stream.config import LimitsConfig, MediaConfig, ModelConfig, ServeConfig
 from stream.portraits.entry import Entry
 from stream.portraits.gallery import Gallery
 from stream.server import Server, create_app
-from tests.streaming.portraits import plain_portrait
+from tests.streaming.portraits import plain_prepared
 
-ENERGY_MOUTH = "tests.streaming.energy_mouth:load"
+ENERGY_MOUTH = "tests.streaming.energy_mouth"
 READY_TIMEOUT_S = 60
 
 
@@ -35,8 +35,8 @@ async def refuse_pictures(picture: bytes, *, name: str, kept: bool = False) -> N
 
 def plain_gallery() -> Gallery:
     entries = [
-        Entry(id="ada", portrait=plain_portrait(name="Ada"), source="bundled", credit="drawn"),
-        Entry(id="bob", portrait=plain_portrait(name="Bob", level=200), source="bundled"),
+        Entry(id="ada", portrait=plain_prepared(name="Ada"), source="bundled", credit="drawn"),
+        Entry(id="bob", portrait=plain_prepared(name="Bob", level=200), source="bundled"),
     ]
     return Gallery(entries, prepare=refuse_pictures)
 

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -25,7 +25,7 @@ from stream.server import create_app
 from tests.loopback.conftest import Running, quiet_config, start
 from tests.loopback.peer import Peer
 from tests.loopback.test_refusals import check
-from tests.streaming.portraits import plain_portrait
+from tests.streaming.portraits import plain_prepared
 from tests.streaming.uploads import picture, prepare, prepare_upload
 
 PHOTOGRAPH = Path(__file__).parents[2] / "pipeline" / "weights" / "portrait_256" / "portraits" / "mira.jpg"
@@ -45,7 +45,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def some_gallery(folder: Path | None, *, max_uploads: int = 32) -> Gallery:
     """Bundled Ada, and uploads that are prepared without a model."""
-    ada = Entry(id="ada", portrait=plain_portrait(name="Ada"), source="bundled", origin="drawn")
+    ada = Entry(id="ada", portrait=plain_prepared(name="Ada"), source="bundled", origin="drawn")
     return Gallery(
         [ada],
         prepare=prepare,
@@ -264,11 +264,42 @@ async def test_the_number_of_portraits_is_limited(tmp_path: Path) -> None:
         assert len(await listed(http)) == 3
 
 
+async def test_how_far_a_preparation_is_can_be_asked(tmp_path: Path) -> None:
+    gallery, told = some_gallery(None), asyncio.Event()
+    release, warmed = asyncio.Event(), asyncio.Event()
+
+    async def slow(data: bytes, *, name: str, progress: Callable[[float], None]) -> object:
+        progress(0.4)
+        told.set()
+        await release.wait()
+        progress(1.0)
+        return await prepare_upload(data, name=name)
+
+    async def warm_up() -> None:
+        warmed.set()
+
+    gallery._prepare_upload = slow  # type: ignore[assignment]
+    gallery._warm_up = warm_up
+    async with light(gallery) as http, asyncio.timeout(20):
+        begun = await http.post("/v1/preparations")
+        assert begun.status_code == 201
+        await warmed.wait()
+        place, preparation = begun.headers["Location"], begun.json()["id"]
+        assert (await http.get(place)).json() == {"id": preparation, "share": 0.0}
+        sending = asyncio.create_task(upload(http, picture(), draft="1", preparation=preparation))
+        await told.wait()
+        assert (await http.get(place)).json()["share"] == 0.4
+        release.set()
+        assert (await sending).status_code == 201
+        assert (await http.get(place)).json()["share"] == 1.0
+        check(await http.get("/v1/preparations/none"), 404, "preparation_not_found", "No such picture")
+
+
 async def test_too_much_at_once_is_refused(tmp_path: Path) -> None:
     gallery = some_gallery(None)
     release = asyncio.Event()
 
-    async def slow(data: bytes, *, name: str) -> object:
+    async def slow(data: bytes, *, name: str, progress: object) -> object:
         await release.wait()
         return await prepare_upload(data, name=name)
 

@@ -144,7 +144,7 @@ async def test_before_warm_up_the_server_says_so(offer: str) -> None:
 
 async def test_a_model_that_is_missing_is_named(caplog: pytest.LogCaptureFixture) -> None:
     config = dataclasses.replace(
-        quiet_config(), model=dataclasses.replace(quiet_config().model, factory="no.such:x")
+        quiet_config(), model=dataclasses.replace(quiet_config().model, factory="no.such")
     )
     app = create_app(config, gallery=plain_gallery())
     async with app.router.lifespan_context(app):

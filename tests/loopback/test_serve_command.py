@@ -25,7 +25,7 @@ from stream.errors import ListenError
 from stream.serve import address
 
 ROOT = Path(__file__).parents[2]
-STAND_IN = "model: {factory: 'tests.streaming.energy_mouth:load', nice: 0, warm_up_windows: 4%s}\n"
+STAND_IN = "model: {factory: 'tests.streaming.energy_mouth', nice: 0, warm_up_windows: 4%s}\n"
 READY = "Talkalong is ready: "
 TIMEOUT_S = 60.0
 GONE_S = 3.0
@@ -69,9 +69,11 @@ class ServeProcess:
         return self.out.partition(READY)[2].split()[0]
 
     def model(self) -> int:
-        """The model process, which is its only child."""
-        self.wait_for(self.children, "a model process")
-        return self.children()[0]
+        self.wait_for(self._models, "a model process")
+        return self._models()[0]
+
+    def _models(self) -> list[int]:
+        return [child for child in self.children() if "stream.model_process" in command_of(child)]
 
     def children(self) -> list[int]:
         found = [
@@ -102,6 +104,13 @@ class ServeProcess:
                 except ProcessLookupError:
                     continue
         self._process.wait()
+
+
+def command_of(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 def alive(process: int) -> bool:

@@ -7,16 +7,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
 from stream.config import ServeConfig
+from stream.portraits.entry import Entry
+from stream.portraits.gallery import Gallery
 from stream.protocol import SessionConfig
-from tests.loopback.conftest import Running, StartServer, quiet_config
+from tests.loopback.conftest import Running, StartServer, quiet_config, refuse_pictures
 from tests.loopback.peer import AMPLITUDE, Peer, Speaker
 from tests.loopback.real_time import in_real_time
+from tests.streaming.portraits import plain_portrait
 
 # These machines are busy: a quiet one shows a few milliseconds.
 SKEW_S = 0.04
@@ -235,14 +239,17 @@ async def test_a_real_pipeline_talks(start_server: StartServer) -> None:
     """The untrained tiny model, from its YAML, end to end; it moves, whatever it shows."""
     import dataclasses
 
+    from pipeline import checkpoint
     from stream.config import ModelConfig
 
     model = ModelConfig(name="configs/model/tiny.yaml", threads=1, nice=0, warm_up_windows=4)
     config: ServeConfig = dataclasses.replace(quiet_config(), model=model)
-    async with start_server(config) as running, Peer(running.http) as peer:
+    portrait = checkpoint.build(Path(model.name)).prepare(plain_portrait())
+    gallery = Gallery([Entry(id="ada", portrait=portrait, source="bundled")], prepare=refuse_pictures)
+    async with start_server(config, gallery=gallery) as running, Peer(running.http) as peer:
         await peer.until(lambda: len(peer.pictures) > 60)
         stats = await peer.stats()
         assert stats["state"] == "live"
-        assert stats["stages_ms"].keys() == {"features", "denoise", "decode", "composite"}
+        assert stats["stages_ms"].keys() == {"features", "denoise", "draw"}
         assert stats["step_ms"]["p50"] > 0
         assert stats["denoising_steps"] >= 1

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pipeline.portrait import Portrait
+from pipeline.drawing import PreparedPortrait
 from stream.config import ModelConfig
 from stream.engine import ModelEngine
-from tests.streaming.portraits import plain_portrait
+from tests.streaming.portraits import plain_prepared
 
-ENERGY_MOUTH = "tests.streaming.energy_mouth:load"
+ENERGY_MOUTH = "tests.streaming.energy_mouth"
 
 
 @pytest.fixture
-def portrait() -> Portrait:
-    return plain_portrait()
+def portrait() -> PreparedPortrait:
+    return plain_prepared()
 
 
 @pytest.fixture

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from pipeline.drawing import PreparedPortrait
 from pipeline.portrait import Portrait
-from pipeline.state import ChunkMotion, Controls
+from pipeline.state import ChunkMotion, Controls, FrameChunk
 from pipeline.windowing import AudioWindow, WindowSpec
+from tests.streaming.portraits import prepared
 
 LEFT_FRAMES = 6
 FULL_SCALE_RMS = 0.25
@@ -24,11 +27,12 @@ FULL_SCALE_RMS = 0.25
 
 @dataclass(frozen=True)
 class EnergyState:
-    portrait: Portrait
     window: WindowSpec
     seed: int
     controls: Controls
     chunk_index: int = 0
+    unheard_frames: int = 0
+    portrait: PreparedPortrait | None = None
 
     def with_controls(self, controls: Controls) -> EnergyState:
         return replace(self, controls=controls)
@@ -42,6 +46,7 @@ class EnergyMouth:
 
     scheduler = SimpleNamespace(config=SimpleNamespace(num_inference_steps=2))
     device = "cpu"
+    face_sha256 = "energy mouth"
 
     def __init__(self) -> None:
         self._step_s = float(os.environ.get("ENERGY_MOUTH_STEP_S", "0"))
@@ -49,35 +54,57 @@ class EnergyMouth:
     def window_spec(self, hop_frames: int = 2, right_frames: int = 2) -> WindowSpec:
         return WindowSpec(hop_frames=hop_frames, left_frames=LEFT_FRAMES, right_frames=right_frames)
 
+    def prepare(self, portrait: Portrait, progress: Callable[[float], None]) -> PreparedPortrait:
+        progress(1.0)
+        return prepared(portrait, model=self.face_sha256)
+
+    def start(self, z_ref_D: np.ndarray, *, window: WindowSpec, seed: int, controls: Controls) -> EnergyState:
+        return EnergyState(window, seed, controls)
+
     def init_state(
-        self, portrait: Portrait, *, window: WindowSpec, seed: int, controls: Controls
+        self, portrait: PreparedPortrait, *, window: WindowSpec, seed: int, controls: Controls
     ) -> EnergyState:
-        return EnergyState(portrait, window, seed, controls)
+        return replace(
+            self.start(portrait.z_ref, window=window, seed=seed, controls=controls), portrait=portrait
+        )
+
+    def step(self, state: EnergyState, window: AudioWindow) -> tuple[EnergyState, FrameChunk]:
+        state, motion = self.move(state, window)
+        assert state.portrait is not None
+        frames = EnergyPainter(state.portrait).draw(motion.z_TD)
+        return state, FrameChunk(motion.first_frame, frames, motion.z_TD, {})
 
     def move(
         self, state: EnergyState, window: AudioWindow, *, num_inference_steps: int | None = None
     ) -> tuple[EnergyState, ChunkMotion]:
         if window.index != state.chunk_index:
             raise ValueError(f"window {window.index} came where {state.chunk_index} was due")
-        time.sleep(self._step_s * (num_inference_steps or 2) / 2)
+        step_s = self._step_s * (num_inference_steps or 2) / 2
+        time.sleep(step_s)
         spec = state.window
         hop = window.pcm[spec.left_samples : spec.left_samples + spec.hop_samples]
         rms = np.sqrt(np.mean(np.square(hop.reshape(spec.hop_frames, -1)), axis=1))
         levels = np.clip(rms / FULL_SCALE_RMS, 0, 1) * state.controls.expressiveness
-        return state.skip(), ChunkMotion(window.index * spec.hop_frames, levels[:, None], {})  # type: ignore[arg-type]
+        z_TD = np.stack([levels, np.full_like(levels, state.seed)], 1).astype(np.float32)
+        return state.skip(), ChunkMotion(window.index * spec.hop_frames, z_TD, {"denoise": 1000 * step_s})
 
-    def remember(self, state: EnergyState) -> EnergyState:
-        return state
 
-    def first_frames(self, count: int) -> int:
-        return 1
+class EnergyPainter:
+    """Motion here is how loud it is, and the session's seed."""
 
-    def draw(self, state: EnergyState, levels_T1: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-        height, width = state.portrait.canvas.shape[:2]
-        frames = np.zeros((len(levels_T1), height, width, 3), np.uint8)
-        frames[..., :] = np.clip(levels_T1 * 200 + 20, 0, 255).astype(np.uint8)[:, :, None, None]
-        frames[:, : height // 4] = (state.seed * 40) % 256
-        return frames, {}
+    def __init__(self, portrait: PreparedPortrait) -> None:
+        self.portrait = portrait
+
+    def draw(self, z_TD: np.ndarray) -> np.ndarray:
+        height, width = self.portrait.canvas.shape[:2]
+        frames = np.zeros((len(z_TD), height, width, 3), np.uint8)
+        frames[..., :] = np.clip(z_TD[:, :1] * 200 + 20, 0, 255).astype(np.uint8)[:, :, None, None]
+        frames[:, : height // 4] = (z_TD[:, 1].astype(int) * 40 % 256)[:, None, None, None]
+        return frames
+
+
+def painters(config: object) -> type[EnergyPainter]:
+    return EnergyPainter
 
 
 def load(settings: dict[str, Any]) -> EnergyMouth:

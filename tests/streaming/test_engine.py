@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from pipeline.portrait import Portrait
+from pipeline.drawing import PreparedPortrait
 from pipeline.windowing import AudioWindow, WindowSpec
 from stream.config import ModelConfig
 from stream.engine import ModelEngine
@@ -20,7 +20,7 @@ from stream.engine_session import EngineFrames, EngineSession
 from stream.errors import EngineError
 from stream.protocol import ControlValues
 
-ENERGY_MOUTH = "tests.streaming.energy_mouth:load"
+ENERGY_MOUTH = "tests.streaming.energy_mouth"
 TIMEOUT_S = 30.0
 
 
@@ -72,7 +72,7 @@ async def until(condition: object, timeout_s: float = TIMEOUT_S) -> None:
 
 
 def open_session(
-    engine: ModelEngine, portrait: Portrait, seed: int = 0
+    engine: ModelEngine, portrait: PreparedPortrait, seed: int = 0
 ) -> tuple[EngineSession, Listener, WindowSpec]:
     listener = Listener()
     spec = engine.window_spec(hop_frames=2, right_frames=2)
@@ -88,7 +88,7 @@ def soon() -> float:
     return time.monotonic() + 5.0
 
 
-async def test_two_sessions_never_mix(engine: ModelEngine, portrait: Portrait) -> None:
+async def test_two_sessions_never_mix(engine: ModelEngine, portrait: PreparedPortrait) -> None:
     a, heard_a, spec = open_session(engine, portrait, seed=1)
     b, heard_b, _ = open_session(engine, portrait, seed=5)
     for index in range(40):
@@ -107,7 +107,7 @@ async def test_two_sessions_never_mix(engine: ModelEngine, portrait: Portrait) -
 
 
 async def test_a_killed_process_comes_back_and_the_session_goes_on(
-    engine: ModelEngine, portrait: Portrait
+    engine: ModelEngine, portrait: PreparedPortrait
 ) -> None:
     session, heard, spec = open_session(engine, portrait, seed=3)
     for index in range(4):
@@ -133,7 +133,7 @@ async def test_a_killed_process_comes_back_and_the_session_goes_on(
     session.close()
 
 
-async def test_a_process_that_hangs_is_replaced(portrait: Portrait) -> None:
+async def test_a_process_that_hangs_is_replaced(portrait: PreparedPortrait) -> None:
     config = ModelConfig(factory=ENERGY_MOUTH, nice=0, hang_timeout_s=2.0)
     async with ModelEngine(config) as engine:
         session, heard, spec = open_session(engine, portrait)
@@ -149,7 +149,7 @@ async def test_a_process_that_hangs_is_replaced(portrait: Portrait) -> None:
 
 
 async def test_overload_skips_counted_and_stays_on_time(
-    monkeypatch: pytest.MonkeyPatch, portrait: Portrait
+    monkeypatch: pytest.MonkeyPatch, portrait: PreparedPortrait
 ) -> None:
     monkeypatch.setenv("ENERGY_MOUTH_STEP_S", "0.2")  # 80 ms of frames take 100 ms even with one step of two
     async with ModelEngine(ModelConfig(factory=ENERGY_MOUTH, nice=0)) as engine:
@@ -168,7 +168,7 @@ async def test_overload_skips_counted_and_stays_on_time(
         session.close()
 
 
-async def test_a_flood_is_bounded(monkeypatch: pytest.MonkeyPatch, portrait: Portrait) -> None:
+async def test_a_flood_is_bounded(monkeypatch: pytest.MonkeyPatch, portrait: PreparedPortrait) -> None:
     monkeypatch.setenv("ENERGY_MOUTH_STEP_S", "0.02")
     async with ModelEngine(ModelConfig(factory=ENERGY_MOUTH, nice=0)) as engine:
         session, heard, spec = open_session(engine, portrait)
@@ -180,7 +180,7 @@ async def test_a_flood_is_bounded(monkeypatch: pytest.MonkeyPatch, portrait: Por
         session.close()
 
 
-async def test_controls_reach_the_next_chunk(engine: ModelEngine, portrait: Portrait) -> None:
+async def test_controls_reach_the_next_chunk(engine: ModelEngine, portrait: PreparedPortrait) -> None:
     session, heard, spec = open_session(engine, portrait)
     session.submit(window(spec, 0, 0.2), soon())
     await until(lambda: len(heard.chunks) == 1)
@@ -199,7 +199,7 @@ async def test_a_model_that_cannot_be_loaded_is_an_error_with_a_sentence() -> No
     await engine.aclose()
 
 
-async def test_nothing_is_left_behind(portrait: Portrait) -> None:
+async def test_nothing_is_left_behind(portrait: PreparedPortrait) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))
 

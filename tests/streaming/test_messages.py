@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stream.config import ServeConfig, load_config
+from stream.engine_messages import Close, Skipped, ToModel, Window
 from stream.errors import ConfigError
 from stream.protocol import (
     ControlValues,
@@ -132,11 +133,15 @@ def test_the_budget_adds_up() -> None:
 
 
 def test_the_wire_puts_messages_together_again() -> None:
-    data = b"".join(pack({"n": n}) for n in range(20))
-    unpacker = Unpacker()
-    got = [
-        message["n"] for start in range(0, len(data), 7) for message in unpacker.push(data[start : start + 7])
+    sent = [
+        Window(session=str(n), index=n, deadline=n / 7, pcm=bytes(n)) if n % 2 else Close(session=str(n))
+        for n in range(20)
     ]
-    assert got == list(range(20))
+    data = b"".join(map(pack, sent))
+    unpacker = Unpacker(ToModel)
+    got = [message for start in range(0, len(data), 7) for message in unpacker.push(data[start : start + 7])]
+    assert got == sent
     with pytest.raises(ValueError, match="cannot be right"):
-        Unpacker().push(b"\xff\xff\xff\xff")
+        Unpacker(ToModel).push(b"\xff\xff\xff\xff")
+    with pytest.raises(ValueError, match="Skipped"):
+        Unpacker(ToModel).push(pack(Skipped(session="a", index=1)))

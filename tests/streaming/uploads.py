@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
+from pipeline.drawing import PreparedPortrait
 from pipeline.picture import PortraitError, clean_picture
-from pipeline.portrait import Portrait
 from stream.errors import PictureRefusedError
 from stream.portraits.consent import Consent, agree
 from stream.portraits.portrait_store import KeptPortrait
 from stream.portraits.preparation import PreparedUpload
-from tests.streaming.portraits import plain_portrait
+from tests.streaming.portraits import plain_prepared
 
 
 def picture(
@@ -43,14 +44,16 @@ def kept(number: int, data: bytes, *, name: str = "Eve", media_type: str = "imag
     )
 
 
-async def prepare(data: bytes, *, name: str, kept: bool = False) -> Portrait:
+async def prepare(data: bytes, *, name: str, kept: bool = False) -> PreparedPortrait:
     """Any picture is a portrait here; its hash is the file's."""
     from dataclasses import replace
 
-    return replace(plain_portrait(name=name), sha256=hashlib.sha256(data).hexdigest())
+    return replace(plain_prepared(name=name), sha256=hashlib.sha256(data).hexdigest())
 
 
-async def prepare_upload(data: bytes, *, name: str) -> PreparedUpload:
+async def prepare_upload(
+    data: bytes, *, name: str, progress: Callable[[float], None] = lambda share: None
+) -> PreparedUpload:
     """Really cleaned, so that what is stored is what is stored in earnest."""
     try:
         clean = clean_picture(data)

@@ -26,6 +26,7 @@ from pipeline.autoencoder import (
     identity_grid,
 )
 from pipeline.mouth_interior import SEAT_SIZE
+from pipeline.portrait_features import PortraitFeatures
 from pipeline.training.bundle import MASK_OFFSET, MASK_STEEPNESS, decide, strengthen
 
 LATENTS = 6
@@ -152,7 +153,8 @@ def test_frames_of_two_portraits_each_use_their_own_basis(decoder: FrameDecoder)
     z[:, 2] = 1.0
     seats = torch.eye(2, 3).flatten().repeat(2, 1)
     seats = torch.cat([seats, torch.ones(2, 3)], 1)
-    grid = fresh(z, 0 * z, (*maps, basis, identity_grid(128, z).repeat(2, 1, 1, 1), seats)).grid_BHW2
+    places = identity_grid(128, z).repeat(2, 1, 1, 1)
+    grid = fresh(z, 0 * z, PortraitFeatures(*maps, basis, places, seats)).grid_BHW2
     moved = (grid - identity_grid(GRID_PIXELS, grid))[:, 64, 64, 0]
     torch.testing.assert_close(moved.detach(), torch.tensor([0.05, 0.05, -0.05, -0.05]), atol=1e-5, rtol=0)
 

@@ -30,7 +30,7 @@ def test_figures_are_complete_and_consistent(tmp_path: Path, capsys: pytest.Capt
     assert figures["config"]["steps"] == 1
     assert figures["rtf"] == pytest.approx(25 / figures["fps"])
     stages = figures["stages_ms"]
-    assert set(stages) == {"features", "denoise", "decode", "composite"}
+    assert set(stages) == {"features", "denoise", "draw"}
     assert figures["step_ms"]["p50"] >= max(stage["p50"] for stage in stages.values()) * 0.5
     assert figures["step_ms"]["p50"] <= figures["step_ms"]["p99"] <= figures["step_ms"]["max"]
     assert figures["machine"]["cpus"] >= 1

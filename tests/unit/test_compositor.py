@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from pipeline.compositor import composite
+from pipeline.drawing.compositor import Compositor
+from pipeline.drawing.geometry import MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT, MOUTH_TOP
 from pipeline.portrait import CROP_PIXELS, Portrait
 
 SIDE = 300
@@ -42,14 +41,17 @@ def identity(size: int) -> np.ndarray:
     return np.stack(np.meshgrid(axis, axis), -1).astype(np.float32)
 
 
-def blank(size: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros((size, size), np.float32), np.zeros((size, size, 3), np.float32)
+SHUT = np.zeros((MOUTH_BOTTOM - MOUTH_TOP, MOUTH_RIGHT - MOUTH_LEFT, 4), np.float32)
+
+
+def composite(portrait: Portrait, grid: np.ndarray, mouth: np.ndarray = SHUT) -> np.ndarray:
+    return Compositor(portrait).composite(grid, mouth)
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])
 def test_identity_returns_the_canvas(size: int) -> None:
     portrait = make_portrait()
-    frame = composite(portrait, identity(size), *blank(size))
+    frame = composite(portrait, identity(size))
     assert frame.dtype == np.uint8
     assert np.array_equal(frame, portrait.canvas), "a smooth picture has nothing to sharpen"
 
@@ -68,7 +70,7 @@ def test_a_moved_picture_is_about_as_sharp_as_the_portrait() -> None:
     ratios = []
     for shift in np.linspace(0, 1, 8, endpoint=False):
         grid = identity(128) + np.float32(2 * (3 + shift) / 210)
-        frame = composite(portrait, grid, *blank(128))
+        frame = composite(portrait, grid)
         ratios.append(energy(frame) / energy(portrait.canvas))
         assert np.array_equal(frame[portrait.alpha == 0], portrait.canvas[portrait.alpha == 0])
     assert 0.915 < np.mean(ratios) < 1.1
@@ -77,8 +79,8 @@ def test_a_moved_picture_is_about_as_sharp_as_the_portrait() -> None:
 def test_frame_is_a_new_array_every_time() -> None:
     portrait = make_portrait()
     before = portrait.canvas.copy()
-    first = composite(portrait, identity(64) + np.float32(0.1), *blank(64))
-    second = composite(portrait, identity(64) - np.float32(0.1), *blank(64))
+    first = composite(portrait, identity(64) + np.float32(0.1))
+    second = composite(portrait, identity(64) - np.float32(0.1))
     assert first is not second
     assert not np.array_equal(first, second)
     assert np.array_equal(portrait.canvas, before)
@@ -88,7 +90,7 @@ def test_grid_moves_pixels_by_the_stated_distance() -> None:
     portrait = make_portrait()
     grid = identity(128)
     grid[..., 0] += 2 * 10 / 210  # ten canvas pixels from the right
-    frame = composite(portrait, grid, *blank(128)).astype(int)
+    frame = composite(portrait, grid).astype(int)
     inner = np.s_[80:180, 80:180]
     assert np.abs(frame[80:180, 80:180, :2] - portrait.canvas[80:180, 90:190, :2].astype(int)).max() <= 1
     assert np.abs(frame[inner][..., 0] - portrait.canvas[inner][..., 0].astype(int)).min() >= 7
@@ -96,10 +98,9 @@ def test_grid_moves_pixels_by_the_stated_distance() -> None:
 
 def test_paint_lands_where_the_mask_says_and_nowhere_else() -> None:
     portrait = make_portrait()
-    mask, paint = blank(256)
-    mask[150:200, 100:160] = 1
-    paint[...] = (1.0, 0.0, 0.25)
-    frame = composite(portrait, identity(128), mask, paint).astype(int)
+    mouth = SHUT.copy()
+    mouth[150 - MOUTH_TOP : 200 - MOUTH_TOP, 100 - MOUTH_LEFT : 160 - MOUTH_LEFT] = (1.0, 1.0, 0.0, 0.25)
+    frame = composite(portrait, identity(128), mouth).astype(int)
     # Crop pixel 100..160 is canvas pixel 40 + 100 * 210 / 256 = 122 .. 171, and 150..200 is 153 .. 194.
     assert np.abs(frame[156:191, 125:168] - (255, 0, 64)).max() <= 1
     changed = np.any(frame != portrait.canvas, axis=-1)
@@ -116,8 +117,9 @@ def test_outside_is_bit_identical_for_any_motion(square: tuple[float, float, flo
     portrait = make_portrait(left=left, top=top, side=side)
     rng = np.random.default_rng(1)
     grid = identity(128) + rng.normal(0, 0.3, (128, 128, 2)).astype(np.float32)
-    mask = np.ones((256, 256), np.float32)
-    frame = composite(portrait, grid, mask, rng.random((256, 256, 3), np.float32))
+    mouth = rng.random(SHUT.shape, np.float32)
+    mouth[..., 0] = 1
+    frame = composite(portrait, grid, mouth)
     still = portrait.alpha == 0
     assert still[0].all()
     assert still[-1].all()
@@ -142,15 +144,17 @@ def test_movement_fades_instead_of_ghosting() -> None:
     )
     grid = identity(64)
     grid[..., 0] += 2 * 20 / 210
-    row = composite(portrait, grid, *blank(64))[130, :, 0]
+    row = composite(portrait, grid)[130, :, 0]
     assert int(row.argmax()) == 140
     assert np.count_nonzero(row) <= 2
 
 
-def test_maps_are_forgotten_with_their_portrait() -> None:
+def test_half_a_weight_mixes_paint_and_picture() -> None:
     portrait = make_portrait()
-    composite(portrait, identity(64), *blank(64))
-    watch = weakref.ref(portrait)
-    del portrait
-    gc.collect()
-    assert watch() is None
+    mouth = SHUT.copy()
+    mouth[20:80, 20:80] = (0.5, 0.5, 0.5, 0.5)  # white, times the weight
+    frame = composite(portrait, identity(128), mouth).astype(float)
+    # Window pixels 20..80 are crop pixels 92..152 and 140..200, canvas pixels 115..165 and 145..194.
+    inner = np.s_[150:190, 120:160]
+    mixed = 0.5 * portrait.canvas[inner].astype(float) + 127.5
+    assert np.abs(frame[inner] - mixed).max() <= 1

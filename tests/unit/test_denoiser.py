@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from pipeline.denoiser import LEFT_SLOTS, Denoiser, context_mask, own_chunk_mask
-from pipeline.sampler import denoise_chunk, frame_noise, remember
+from pipeline.sampler import denoise_after, denoise_chunk, frame_noise, remember
 from pipeline.scheduler import FlowMatchScheduler
+from pipeline.state import Memory
 
 LATENT, AUDIO, CONTEXT = 6, 10, 5
 
@@ -92,6 +93,30 @@ def test_memory_is_bounded_and_only_the_last_frames_matter(denoiser: Denoiser) -
     after_long, after_short = run(0, 40), run(40 - 3, 40)
     assert torch.equal(after_long, after_short)
     assert not torch.equal(after_long, run(40 - 2, 40))
+
+
+@pytest.mark.parametrize("hop", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_pass_that_remembers_too_makes_the_same(denoiser: Denoiser, hop: int, steps: int) -> None:
+    """From an empty ring to one that forgets, with another style in every chunk."""
+    scheduler, audio = FlowMatchScheduler(), denoiser.embed_audio(features(hop, 2), 2)
+    ring, apart, memory = denoiser.new_ring(), denoiser.new_ring(), None
+    for chunk in range(6):
+        held = denoiser.embed_session(
+            torch.full((1, LATENT), 0.1 * chunk), torch.tensor([[0.3 * chunk, 1.0]])
+        )
+        given = {
+            "audio_BTC": audio * (1 + chunk),
+            "session_BC": held,
+            "noise_BTD": frame_noise(5, range(chunk * hop, (chunk + 1) * hop), LATENT)[None],
+            "num_inference_steps": steps,
+        }
+        z, ring = denoise_after(denoiser, scheduler, ring, memory, **given)
+        expected, after = denoise_chunk(denoiser, scheduler, apart, **given)
+        torch.testing.assert_close(z, expected, atol=1e-4, rtol=1e-5)
+        assert ring.frames == apart.frames
+        torch.testing.assert_close(ring.keys, apart.keys, atol=1e-4, rtol=1e-5)
+        memory, apart = Memory(z, audio * (1 + chunk), held), after
 
 
 def test_lids_are_told_frame_by_frame(denoiser: Denoiser) -> None:

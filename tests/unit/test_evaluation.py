@@ -167,7 +167,7 @@ def test_whole_evaluation(data: Path, tmp_path: Path) -> None:
         name="spoken", corpus="kokoro", pcm=pcm, sounds=(Sound(label="b", first=11, last=14),), motion=motion
     )
     cast = Cast(
-        portraits=[portrait()], grid=[clip], kokoro=[clip], quiet=material.silence(0.8, 0),
+        portraits=[pipe.prepare(portrait())], grid=[clip], kokoro=[clip], quiet=material.silence(0.8, 0),
         long=material.long_speech([clip], 0.8),
     )  # fmt: skip
     pipe.denoiser.save_pretrained(tmp_path / "teacher")

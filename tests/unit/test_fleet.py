@@ -51,30 +51,11 @@ def test_a_fleet_makes_what_its_sessions_make_alone(make: object, hop: int, righ
     fleet = Fleet(pipe, states)
     for index in range(12 // hop):  # beyond the length of the ring
         windows = [window.cut(sound, index) for sound in pcm]
-        seen, decoded = fleet.step(windows)
+        seen = fleet.step(windows)
         for place in range(3):
-            states[place], motion = pipe.move(pipe.remember(states[place]), windows[place])
-            torch.testing.assert_close(seen[place], motion.z_TD, atol=1e-5, rtol=0)
-            alone = pipe.frame_decoder(
-                motion.z_TD, states[place].z_ref_1D.expand(hop, -1), states[place].features
-            )
-            frames = slice(place * hop, (place + 1) * hop)
-            torch.testing.assert_close(decoded.grid_BHW2[frames], alone.grid_BHW2, atol=1e-5, rtol=0)
-            torch.testing.assert_close(decoded.paint_B3HW[frames], alone.paint_B3HW, atol=1e-5, rtol=0)
+            states[place], motion = pipe.move(states[place], windows[place])
+            np.testing.assert_allclose(seen[place].numpy(), motion.z_TD, atol=1e-5)
     assert fleet.settled
-
-
-def test_a_fleet_holds_each_portraits_basis_once() -> None:
-    """Only the maps are kept per frame; the basis, the places and the seat, which are most of the memory, are not."""
-    pipe = tiny_pipeline()
-    window = pipe.window_spec(4, 2)
-    states = [pipe.init_state(plain_portrait(seed=seed), window=window, seed=seed) for seed in range(3)]
-    held = Fleet(pipe, states)._features
-    for name, part in held._asdict().items():
-        wanted = torch.cat([getattr(state.features, name) for state in states])
-        if name.startswith("map"):
-            wanted = wanted.repeat_interleave(4, 0)
-        torch.testing.assert_close(part, wanted, atol=0, rtol=0)
 
 
 def test_a_fleet_keeps_its_sessions_together() -> None:

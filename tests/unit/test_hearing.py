@@ -77,4 +77,4 @@ def test_a_session_raises_what_is_new_by_what_it_knows_then() -> None:
         low, made = pipe.move(low, window.cut(pcm, index))
         loud = replace(loud, hearing=Hearing())  # raised by hand already
         loud, expected = pipe.move(loud, window.cut(raised, index))
-        np.testing.assert_allclose(made.z_TD.numpy(), expected.z_TD.numpy(), atol=1e-5)
+        np.testing.assert_allclose(made.z_TD, expected.z_TD, atol=1e-5)

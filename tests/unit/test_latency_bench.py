@@ -42,7 +42,7 @@ def result(
         "provenance": report.provenance({}, {}) | {"model": {"name": "m", "sha256": "0" * 64}},
         "seconds": 100.0,
         "model": {"hop_2_right_2": {"rtf": step_ms / 80, "step_ms": spent(step_ms),
-                                    "stages_ms": {"decode": spent(step_ms / 2)},
+                                    "stages_ms": {"draw": spent(step_ms / 2)},
                                     "config": {"hop_frames": 2, "right_frames": 2}}},
         "media": {"picture": [512, 512], "frames": {"h264": spent(1.4) | {"bytes": 6_000}}, "packets": {},
                   "cores": {"h264": 0.05}},
@@ -83,7 +83,7 @@ async def test_the_model_is_timed_in_a_process_of_its_own(tiny_model: Path) -> N
     assert found["config"]["threads"] == 1
     assert found["frames"] == 20
     assert len(found["step_ms"]["parts"]) == 4
-    assert set(found["stages_ms"]) == {"features", "denoise", "decode", "composite"}
+    assert set(found["stages_ms"]) == {"features", "denoise", "draw"}
 
 
 async def test_a_part_that_fails_is_told_and_the_others_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ MICROPHONE_S = 70.0  # ours, when sample 0 sounded
 RTP = TIMESTAMP_MODULUS - 200_000  # of sample 0: it wraps within the run
 PICTURES = 17
 HOP, RIGHT = 2, 2
-STAGES_MS = {"features": 3.0, "denoise": 8.0, "decode": 10.0, "composite": 2.0}
+STAGES_MS = {"features": 3.0, "denoise": 8.0, "draw": 12.0}
 LIPS_MS = 21.0
 
 

@@ -22,7 +22,7 @@ WRITING = (
 SOUND = ("pipeline.downmix", "pipeline.resampler", "pipeline.samples", "pipeline.sound_file")
 CORE = [
     "pipeline.windowing", "pipeline.state", "pipeline.audio_encoder", "pipeline.autoencoder", "pipeline.denoiser",
-    "pipeline.scheduler", "pipeline.sampler", "pipeline.portrait", "pipeline.compositor", "pipeline.avatar_pipeline",
+    "pipeline.scheduler", "pipeline.sampler", "pipeline.portrait", "pipeline.drawing", "pipeline.avatar_pipeline",
     "pipeline.runtime", "pipeline.checkpoint",
 ]  # fmt: skip
 
@@ -70,6 +70,13 @@ def test_sound_files_are_read_without_the_model() -> None:
 
 def test_the_protocol_is_cheap_to_import() -> None:
     assert not imported_by("stream.protocol") & {"torch", "fastapi", "aiortc", "av"}
+
+
+def test_pictures_are_drawn_without_torch_and_without_the_rest_of_the_model() -> None:
+    found = imported_by("pipeline.drawing")
+    rooms = {".".join(name.split(".")[:2]) for name in found if name.startswith("pipeline.")}
+    assert rooms == {"pipeline.drawing"}
+    assert not found & {"torch", "diffusers", "stream", "client"}
 
 
 def test_the_media_process_starts_without_torch() -> None:

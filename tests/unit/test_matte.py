@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from pipeline.drawing import PreparedPortrait
 from pipeline.portrait import Portrait, prepare_portrait
 from stream.portraits.matte import matte, matte_png
-from stream.portraits.preparation import read_portrait, write_portrait
+from tests.streaming.portraits import prepared
 
 
 def cut_out(picture: Path, *, rim: tuple[int, int, int] | None = None) -> bytes:
@@ -60,9 +60,7 @@ def test_the_backdrop_is_not_as_light_as_the_edge(gallery_portrait: Path) -> Non
 def test_it_travels_between_the_processes(portrait: Portrait) -> None:
     assert portrait.opacity is not None
     for sent in (portrait, dataclasses.replace(portrait, opacity=None)):
-        with open(os.memfd_create("portrait"), "w+b", closefd=True) as file:
-            write_portrait(sent, file)
-            got = read_portrait(os.dup(file.fileno()), name=sent.name, sha256=sent.sha256)
+        got = PreparedPortrait.from_bytes(prepared(sent).to_bytes())
         assert np.array_equal(got.canvas, sent.canvas)
         assert (got.opacity is None) == (sent.opacity is None)
         assert got.opacity is None or np.array_equal(got.opacity, portrait.opacity)

@@ -233,7 +233,7 @@ def speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Speakers:
     monkeypatch.setattr(few_steps, "TIMED", 2)
     pipe = tiny_pipeline()
     window = pipe.window_spec()
-    people = [plain_portrait(seed=seed) for seed in range(2)]
+    people = [pipe.prepare(plain_portrait(seed=seed)) for seed in range(2)]
     said = (Sound(label="p", first=5, last=8), Sound(label="a", first=10, last=20))
     clips = [
         Clip(name=name, corpus=corpus, pcm=speech(2, seed), sounds=said)
@@ -245,7 +245,7 @@ def speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Speakers:
     slopes[0] = 1.0
     return Speakers(
         pipe=pipe, window=window, portraits=people,
-        z_refs=torch.cat([pipe.init_state(p, window=window).z_ref_1D for p in people]),
+        z_refs=torch.from_numpy(np.stack([p.z_ref for p in people])),
         clips=clips,
         found={clip.name: Reference(aperture=RNG.random(50), closures=()) for clip in clips},
         reading=LipReading(slopes=slopes, bias=0.0, floor=-9.0, agreement=0.9, frames=9),

@@ -19,8 +19,8 @@ PCM = (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32
 
 def test_recorded_parts_are_the_session_s_and_variants_are_compared_with_them() -> None:
     parts = record(tiny_pipeline(), plain_portrait(), PCM, 2)
-    assert [part.name for part in parts] == ["features", "denoise", "decode"]
-    assert [part.calls_per_frame for part in parts] == [0.5, 1.5, 1.0]
+    assert [part.name for part in parts] == ["features", "denoise"]
+    assert [part.calls_per_frame for part in parts] == [0.5, 1.0]
     for part in parts:
         rows = compare(part, ["eager", "channels_last", "bf16"], rounds=2, threads=1, report=lambda _: None)
         assert rows[0]["frame_difference_max"] == 0
@@ -33,12 +33,12 @@ def test_recorded_parts_are_the_session_s_and_variants_are_compared_with_them() 
 
 
 def test_a_variant_that_changes_the_picture_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    part = record(tiny_pipeline(), plain_portrait(), PCM, 2)[2]
+    part = record(tiny_pipeline(), plain_portrait(), PCM, 2)[1]
 
     def wrong(module: nn.Module, examples: object, threads: int) -> variants.Call:
         def call(inputs: variants.Inputs) -> tuple[torch.Tensor, ...]:
-            grid, mask, paint = module(*inputs)
-            return grid + 0.2, mask, paint
+            x0, *rest = module(*inputs)
+            return x0 + 1e4, *rest  # untrained faces hardly move
 
         return call
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.blinks import lids_closed
@@ -78,7 +77,7 @@ def _openness(
     """[blinks, frames around each] opening of the lids over the usual one."""
     state = speakers.pipe.init_state(speakers.portraits[index], window=speakers.window)
     stretches = np.concatenate([z_TD[start - BEFORE : start + AFTER] for start in starts])
-    frames, _ = speakers.pipe.draw(state, torch.from_numpy(stretches))
+    frames, _ = speakers.pipe.draw(state, stretches)
     openness = head.eye_openness(speakers.judge.observe(frames).landmarks)
     return openness.reshape(len(starts), BEFORE + AFTER)
 

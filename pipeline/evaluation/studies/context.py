@@ -24,11 +24,11 @@ def streaming_difference(speakers: Speakers, hop_frames: int, right_frames: int)
     state = pipe.init_state(speakers.portraits[0], window=window, seed=speakers.settings.seed)
     streamed = []
     for index in range(window.chunk_count(len(clip.pcm))):
-        state, motion = pipe.move(pipe.remember(state), window.cut(clip.pcm, index))
+        state, motion = pipe.move(state, window.cut(clip.pcm, index))
         streamed.append(motion.z_TD)
-    offline = speak(pipe, state.z_ref_1D, clip.pcm[None], window, [speakers.settings.seed])[0]
+    offline = speak(pipe, state.z_ref_1D, clip.pcm[None], window, [speakers.settings.seed])[0].cpu().numpy()
     return max(
-        float((part - offline[index * hop_frames :][: len(part)]).abs().max())
+        float(np.abs(part - offline[index * hop_frames :][: len(part)]).max())
         for index, part in enumerate(streamed)
     )
 

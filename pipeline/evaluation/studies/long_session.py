@@ -100,10 +100,9 @@ class _Face:
 
     def look(self, z_TD: NDArray[np.float32]) -> tuple[float, NDArray[np.float64]]:
         """Mean identity distance and mean face colour [3] of frames spread over this stretch."""
-        import torch
 
         chosen = np.linspace(0, len(z_TD) - 1, DRAWN_PER_MINUTE).round().astype(int)
-        frames, _ = self._speakers.pipe.draw(self._state, torch.from_numpy(z_TD[chosen]))
+        frames, _ = self._speakers.pipe.draw(self._state, z_TD[chosen])
         seen = self._speakers.judge.observe(frames, embed=range(len(frames)), still=True)
         found = [i for i in range(len(frames)) if np.isfinite(seen.landmarks[i]).all()]
         colours = [

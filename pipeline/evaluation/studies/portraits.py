@@ -50,7 +50,7 @@ def _opened(speakers: Speakers, portrait: Portrait) -> Picture:
     state = speakers.pipe.init_state(portrait, window=speakers.window)
     z_TD = _spoken(speakers, state.z_ref_1D)
     aperture = speakers.reading.aperture(z_TD, state.z_ref_1D[0].float().cpu().numpy())
-    frames, _ = speakers.pipe.draw(state, torch.from_numpy(z_TD[[int(np.argmax(aperture))]]))
+    frames, _ = speakers.pipe.draw(state, z_TD[[int(np.argmax(aperture))]])
     return np.asarray(frames[0], np.uint8)
 
 
@@ -104,7 +104,7 @@ def _perform(speakers: Speakers, portrait: Portrait) -> tuple[NDArray[np.uint8],
     state = speakers.pipe.init_state(portrait, window=speakers.window, seed=speakers.settings.seed)
     z_TD = _spoken(speakers, state.z_ref_1D)
     meant = speakers.reading.aperture(z_TD, state.z_ref_1D[0].float().cpu().numpy())
-    frames, _ = speakers.pipe.draw(state, torch.from_numpy(z_TD))
+    frames, _ = speakers.pipe.draw(state, z_TD)
     seen = speakers.judge.observe(frames)
     widest = int(np.argmax(meant))
     outside = portrait.alpha <= 0

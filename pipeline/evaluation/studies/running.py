@@ -16,6 +16,7 @@ from pipeline.evaluation.studies import (
     blinking,
     context,
     degradation,
+    drawing,
     few_steps,
     languages,
     long_session,
@@ -37,6 +38,7 @@ STUDIES: dict[str, Callable[..., Study]] = {
     "controls": sliders.study,
     "blinks": blinking.study,
     "portraits": portraits.study,
+    "drawing": drawing.study,
 }
 FOLDER = "studies"
 

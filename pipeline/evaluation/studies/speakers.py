@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.avatar_pipeline import AvatarPipeline
+from pipeline.drawing import PreparedPortrait
 from pipeline.evaluation import lips, material
 from pipeline.evaluation.actors import ModelActor
 from pipeline.evaluation.judging import Judge
@@ -20,7 +21,6 @@ from pipeline.evaluation.speaking import Manner, speak
 from pipeline.evaluation.studies.reading import LipReading
 from pipeline.evaluation.studies.settings import StudySettings
 from pipeline.evaluation.takes import Stage
-from pipeline.portrait import Portrait
 from pipeline.windowing import WindowSpec
 
 Change = Callable[[Clip, int], NDArray[np.float32]]
@@ -50,7 +50,7 @@ class Speakers:
 
     pipe: AvatarPipeline
     window: WindowSpec
-    portraits: Sequence[Portrait]
+    portraits: Sequence[PreparedPortrait]
     z_refs: torch.Tensor
     clips: Sequence[Clip]
     found: Mapping[str, Reference]
@@ -75,12 +75,12 @@ class Speakers:
     ) -> Speakers:
         """Reads the material, and fits the lip reading unless `kept_reading` holds it already."""
         window = pipe.window_spec(settings.hop_frames, settings.right_frames)
-        portraits = material.portraits(data, gallery, settings.portraits, 0)
+        portraits = [pipe.prepare(p) for p in material.portraits(data, gallery, settings.portraits, 0)]
         clips = [
             *material.grid_clips(data, runs, settings.grid_clips),
             *material.kokoro_clips(data, runs, settings.clip_seconds, settings.kokoro_clips),
         ]
-        z_refs = torch.cat([pipe.init_state(p, window=window).z_ref_1D for p in portraits])
+        z_refs = torch.from_numpy(np.stack([p.z_ref for p in portraits])).to(pipe.device)
         found = references(clips, judge, data)
         if kept_reading.is_file():
             reading = LipReading.load(kept_reading)
@@ -154,7 +154,7 @@ def _fit_reading(
     judge: Judge,
     settings: StudySettings,
     window: WindowSpec,
-    portraits: Sequence[Portrait],
+    portraits: Sequence[PreparedPortrait],
     clips: Sequence[Clip],
     found: Mapping[str, Reference],
     z_refs: torch.Tensor,
