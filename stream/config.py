@@ -182,9 +182,10 @@ class MediaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
-    """portrait_pixels: of JPEGs, which are decoded small; portrait_whole_pixels: of PNG, WebP and progressive JPEG."""
+    """sessions: at most, where the machine carries so many (`stream.pace`). portrait_pixels: of JPEGs, decoded
+    small; portrait_whole_pixels: of PNG, WebP and progressive JPEG."""
 
-    sessions: int = 4
+    sessions: int = 16
     sessions_per_address: int = 4
     session_minutes: float = 240.0
     connect_timeout_s: float = 20.0

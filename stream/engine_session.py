@@ -28,13 +28,15 @@ from stream.engine_messages import (
     ToModel,
     Window,
 )
-from stream.protocol import ControlValues
+from stream.protocol import FPS, ControlValues
 
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT = 8  # windows on their way per session: 640 ms at hop 2
 PENDING_WINDOWS = 8
 DRAWING_SMOOTHING = 0.1
+
+Floats = npt.NDArray[np.float32]
 
 
 class Draws(Protocol):
@@ -112,6 +114,11 @@ class EngineSession:
         self._motions: deque[Motion] = deque()  # that are not drawn yet, the first of them being drawn
         self._drawing: asyncio.Task[None] | None = None
         self._drawing_s = 0.0
+        self._deadlines: dict[int, float] = {}
+        self._shown: tuple[int, Floats] = (
+            -1,
+            np.zeros(0, np.float32),
+        )  # the last frame that was drawn, its motion
         self._sent_index: int | None = None  # of the last window whose sound the process has
         self._next_index = 0
         self._opened = False
@@ -187,6 +194,7 @@ class EngineSession:
     def process_gone(self) -> None:
         """Everything on its way is lost, and counted; what is being drawn is not."""
         self._opened = False
+        self._deadlines.clear()
         here = {motion.index for motion in self._motions}
         lost = sorted([*(self._in_flight - here), *(window.index for window, _ in self._pending)])
         self._in_flight &= here
@@ -200,6 +208,7 @@ class EngineSession:
         if isinstance(message, Failed):
             self.listener.on_failure(message.message)
         elif isinstance(message, Skipped):
+            self._deadlines.pop(message.index, None)
             self._release(message.index)
             self._skipped(message.index)
         elif isinstance(message, Motion):
@@ -219,17 +228,43 @@ class EngineSession:
             self.listener.on_failure(f"The portrait could not be drawn ({type(error).__name__}: {error}).")
 
     async def _draw(self, motion: Motion) -> None:
-        began, loop = time.monotonic(), asyncio.get_running_loop()
         z_TD = np.frombuffer(motion.z, np.float32).reshape(motion.frames, -1)
+        due_s = self._deadlines.pop(motion.index, 0.0)
+        await self._draw_between(motion.first_frame, z_TD[0], due_s)
+        began, told = time.monotonic(), False
         for frame in range(motion.frames):
-            pictures = await loop.run_in_executor(self._threads, self._painter.draw, z_TD[frame : frame + 1])
-            cost = None if frame else self._whole_cost(motion.cost, time.monotonic() - began)
             last = frame == motion.frames - 1
+            if not last and time.monotonic() > due_s + (frame + 1) / FPS:
+                continue  # the one after it is due already
+            pictures = await self._painted(z_TD[frame])
+            cost = None if told else self._whole_cost(motion.cost, time.monotonic() - began)
+            told = True
             if last:
                 self._motions.popleft()
                 self._release(motion.index)
             first = motion.first_frame + frame
             self.listener.on_frames(EngineFrames(first_frame=first, frames=pictures, cost=cost, last=last))
+        self._shown = (motion.first_frame + motion.frames - 1, z_TD[-1])
+
+    async def _draw_between(self, first_frame: int, z_D: Floats, due_s: float) -> None:
+        """The frames of windows that were left out, as far as they are in time and make none late that comes after
+        them: the face goes straight from the last motion to the next."""
+        last, last_z_D = self._shown
+        missing = list(range(last + 1, first_frame)) if last >= 0 else []
+        while missing:
+            ready_s = time.monotonic() + self._drawing_s
+            if ready_s > due_s - (first_frame - missing[0]) / FPS:
+                missing.pop(0)
+                continue
+            if ready_s + len(missing) * self._drawing_s > due_s:
+                return
+            frame = missing.pop(0)
+            share = (frame - last) / (first_frame - last)
+            pictures = await self._painted(last_z_D + np.float32(share) * (z_D - last_z_D))
+            self.listener.on_frames(EngineFrames(first_frame=frame, frames=pictures, cost=None, last=False))
+
+    async def _painted(self, z_D: Floats) -> npt.NDArray[np.uint8]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._painter.draw, z_D[None])
 
     def _whole_cost(self, cost: StepCost, drawing_s: float) -> StepCost:
         self._drawing_s += DRAWING_SMOOTHING * (drawing_s - self._drawing_s)
@@ -256,6 +291,7 @@ class EngineSession:
             self._sent_index = index
         self._next_index = index + 1
         self._in_flight.add(index)
+        self._deadlines[index] = deadline
         self._engine.send(
             Window(session=self.name, index=index, deadline=deadline - self._drawing_s, pcm=pcm)
         )

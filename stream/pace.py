@@ -1,4 +1,4 @@
-"""What this machine's model can keep up with: the chunk size of a new session, and its latency budget.
+"""What this machine can keep up with: the chunk size of a new session, its latency budget, and how many sessions.
 
 Small chunks cost latency least and work most: audio features and denoising run once per chunk. So a session gets chunks
 of one frame where the machine has time for them beside the sessions that are open already, else of two.
@@ -6,6 +6,7 @@ of one frame where the machine has time for them beside the sessions that are op
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,24 +18,48 @@ HOPS = (1, 2)
 BUSIEST = 0.45
 """Share of a chunk's time that the steps of all sessions may take, for chunks of one frame: beside codecs, network and
 a browser on the same cores a step takes up to twice as long as alone."""
+FULL = 0.9
+"""Share of all cores' time that sessions may take: the rest is for network and the page."""
+MOST_SESSIONS = 1000
 # A live step shares the cores with codecs, network and often the browser, which a step in warm-up does not; the margin
 # and `stream.lateness` see to the rest.
 LIVE_FACTOR = 1.3
 
 
+def cores() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Pace:
     """Made from warm-up: `times_ms` holds the wall times of a step until its first frame is in hand, and
-    `whole_times_ms` until all of it is done, by hop."""
+    `whole_times_ms` until all of it is done, by hop; `encode_ms` is what sending a picture takes."""
 
     def __init__(
         self,
         media: MediaConfig,
         times_ms: Mapping[int, list[float]],
         whole_times_ms: Mapping[int, list[float]],
+        encode_ms: float = 0.0,
     ) -> None:
         self._media = media
         self._p95_ms = {hop: float(np.percentile(times, 95)) for hop, times in times_ms.items() if times}
         self._whole_ms = {hop: float(np.median(times)) for hop, times in whole_times_ms.items() if times}
+
+        self._encode_ms = encode_ms
+
+    @property
+    def sessions(self) -> int:
+        """How many this machine carries at a time: one always, and as many as its cores have time for in the largest
+        chunks, which cost least. What is not measured yet limits nobody."""
+        whole_ms = self._whole_ms.get(max(self._whole_ms, default=0))
+        if whole_ms is None:
+            return MOST_SESSIONS
+        hop_ms = 1000 * max(self._whole_ms) / FPS
+        share = LIVE_FACTOR * (whole_ms / hop_ms + self._encode_ms * FPS / 1000)
+        return max(1, min(int(FULL * cores() / share), MOST_SESSIONS))
 
     def hop_frames(self, wanted: int | None = None, *, open_sessions: int = 0) -> int:
         """What a session asks for, else the configuration's, else the smallest that leaves time enough."""

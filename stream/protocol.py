@@ -227,8 +227,9 @@ class SessionStats:
     Counters count from the start of the session; fps_sent, miss_ratio, loss_ratio, step and buffer figures
     describe the last seconds. Due frames are the 40 ms slots of media time; a miss is one whose own frame was not
     there in time (the last one was repeated); late frames came after their slot; skipped frames were left out under
-    overload or while the model restarted; the delay is raised when the model is late again and again; concealed audio
-    was lost or late on its way here and filled in.
+    overload or while the model restarted; slow: so many are missed, again and again, that this machine is too slow for
+    the session; the delay is raised when the model is late again and again; concealed audio was lost or late on its
+    way here and filled in.
     """
 
     session_id: str
@@ -244,6 +245,7 @@ class SessionStats:
     frames_late: int = 0
     frames_skipped: int = 0
     miss_ratio: float = 0.0
+    slow: bool = False
     reanchors: int = 0
     delay_raised_ms: float = 0.0
     audio_buffer_ms: float = 0.0

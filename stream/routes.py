@@ -199,7 +199,7 @@ async def about(request: Request, authorization: Authorization = None) -> dict[s
         "budget": server.budget().to_dict(),
         "recording": config.recording.allowed,
         "limits": {
-            "sessions": config.limits.sessions,
+            "sessions": min(config.limits.sessions, server.carried),
             "portrait_bytes": config.limits.portrait_bytes,
             "portrait_pixels": config.limits.portrait_pixels,
             "portrait_whole_pixels": config.limits.portrait_whole_pixels,
@@ -213,7 +213,12 @@ async def about(request: Request, authorization: Authorization = None) -> dict[s
 async def health(request: Request) -> Response:
     """200 only after warm-up and while the model is live."""
     server = _server(request)
-    body = {"status": server.status, "message": server.message, "sessions": len(server.sessions)}
+    body = {
+        "status": server.status,
+        "message": server.message,
+        "sessions": len(server.sessions),
+        "slow_sessions": server.slow_sessions,
+    }
     ready = server.status == "ready"
     return JSONResponse(
         body, status_code=200 if ready else 503, headers={} if ready else {"Retry-After": "5"}

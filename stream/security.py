@@ -84,11 +84,13 @@ class Guard:
             return False
         return True
 
-    def enter(self, address: str) -> None:
-        """Count a new session of this address, or refuse it with a sentence."""
-        if self._addresses.total() >= self._limits.sessions:
+    def enter(self, address: str, *, carried: int) -> None:
+        """Count a new session of this address, or refuse it with a sentence. carried: how many this machine carries."""
+        places = min(self._limits.sessions, carried)
+        if self._addresses.total() >= places:
+            who = "it serves" if places == self._limits.sessions else "this machine is too slow for more than"
             raise UnavailableError(
-                f"The server is full: it serves {self._limits.sessions} sessions at a time. Try again soon.",
+                f"The server is full: {who} {places} sessions at a time. Try again soon.",
                 code="server_full",
                 retry_after_s=FULL_RETRY_S,
             )

@@ -110,13 +110,21 @@ class Server:
     def message(self) -> str:
         """The status as a sentence."""
         return {
-            "ready": "The server is ready.",
+            "ready": self._readiness(),
             "warming_up": self._preparing
             or "The server is still loading its model; try again in a few seconds.",
             "restarting": "The model stopped and is starting again; try again in a few seconds.",
             "stopping": "The server is shutting down.",
             "failed": self._failure or "The model cannot be started any more; see the server's log.",
         }[self.status]
+
+    def _readiness(self) -> str:
+        if slow := self.slow_sessions:
+            return (
+                f"The server is ready, but this machine is too slow for {slow} of its {len(self.sessions)} sessions: "
+                "pictures come late."
+            )
+        return "The server is ready."
 
     @property
     def engine(self) -> ModelEngine:
@@ -139,6 +147,16 @@ class Server:
         options = options or SessionConfig()
         right = self.config.media.right_frames if options.right_frames is None else options.right_frames
         return self._pace.hop_frames(options.hop_frames, open_sessions=self._open_sessions), right
+
+    @property
+    def carried(self) -> int:
+        """How many sessions this machine carries at a time, as measured at the start."""
+        return self._pace.sessions
+
+    @property
+    def slow_sessions(self) -> int:
+        """For how many sessions the machine is too slow just now."""
+        return sum(isinstance(session, Session) and session.is_slow for session in self.sessions.values())
 
     @property
     def _open_sessions(self) -> int:
@@ -278,7 +296,7 @@ class Server:
         stream = stream or new_name()
         left = await self._take_over(stream)
         try:
-            self.guard.enter(address)
+            self.guard.enter(address, carried=self.carried)
         except BaseException:
             self.broadcasts.close(left)
             raise

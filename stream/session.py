@@ -59,6 +59,8 @@ from stream.recordings.recording_folder import RecordingFolder
 from stream.recordings.session_recorder import SessionRecorder
 from stream.released import Released
 from stream.security import Guard
+from stream.slowness import Slowness
+from stream.slowness import sentence as slow_sentence
 from stream.trace import Traces
 from stream.tracks import AudioOut, VideoOut
 from stream.trickle import Trickle, check_fragment
@@ -113,6 +115,7 @@ class Session:
         self._on_closed = on_closed
         self._controls = options.controls
         self._figures = Figures()
+        self._slowness = Slowness()
         self._traces = Traces()
         self._skipped_frames = 0
         self._codec = ""
@@ -450,6 +453,24 @@ class Session:
 
     # --- figures ---
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether the machine is too slow for this session."""
+        return self._slowness.slow
+
+    def _judge_speed(self) -> None:
+        share = self._figures.miss_ratio()
+        if not self._slowness.judge(share):
+            return
+        if self._slowness.slow:
+            text = slow_sentence(share)
+            logger.warning("session %s: %s", self.id, text)
+            self._send(notice_message("machine_slow", text, level="warning"))
+        else:
+            text = "This machine is fast enough for this portrait again."
+            logger.info("session %s: %s", self.id, text)
+            self._send(notice_message("machine_fine", text))
+
     async def _push_stats(self) -> None:
         await self._connected.wait()
         while True:
@@ -465,6 +486,7 @@ class Session:
                 )
             )
             self._messages = 0
+            self._judge_speed()
             self._send(stats_message(self.stats()))
             self._report_metrics()
             await asyncio.sleep(STATS_S)
@@ -501,6 +523,7 @@ class Session:
             frames_late=self._video.late_frames,
             frames_skipped=self._skipped_frames,
             miss_ratio=round(self._figures.miss_ratio(), 4),
+            slow=self.is_slow,
             reanchors=self._clock.reanchors,
             delay_raised_ms=round(1000 * self._lateness.raised_frames / FPS),
             audio_buffer_ms=round(self._audio.buffered_ms, 1),

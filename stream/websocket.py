@@ -88,7 +88,7 @@ async def _admit(socket: WebSocket, server: Server) -> tuple[SessionConfig, Entr
     server.check_ready()
     address = socket.client.host if socket.client is not None else "unknown"
     entry = server.gallery.get(options.portrait)
-    server.guard.enter(address)
+    server.guard.enter(address, carried=server.carried)
     return options, entry, address
 
 

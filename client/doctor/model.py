@@ -18,8 +18,8 @@ SECONDS = 5
 TIMEOUT_S = 180
 # As in stream/pace.py, which decides when the server starts: how much longer a step takes beside codecs, network and
 # often a browser, and the share of a chunk's time that leaves room for chunks of one frame.
-LIVE_FACTOR = 1.1
-BUSIEST = 0.6
+LIVE_FACTOR = 1.3
+BUSIEST = 0.45
 # Hop and look-ahead, frames: the default profile with large and with small chunks, and low_latency.
 CHUNKS = {"default": (2, 2), "default, small chunks": (1, 2), "low_latency": (1, 1)}
 

@@ -115,6 +115,7 @@ function showState(state) {
 }
 
 function serverNotice({ level, message, code }) {
+  if (code === "machine_slow" || code === "machine_fine") return; // the figures say so as long as it lasts
   if (code === "engine_back") notice.hide("engine_restarting");
   else if (level === "info") notice.say(message);
   else notice.warn(code, "The server says:", message, { kind: level });

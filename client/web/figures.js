@@ -1,6 +1,5 @@
 // The live figures: what this browser shows, and what the server says of the same session.
 
-import { Slowness, slowSentence } from "./slowness.js";
 import { within } from "./wait.js";
 
 const CAPTURE_MS = 30; // a 20 ms packet plus half of the sound card's block
@@ -16,7 +15,6 @@ export class Figures {
   #last = null;
   #server = null;
   #missedFps = 0; // pictures of the last second that were the one before again
-  #slowness = new Slowness();
   #skewMs = null;
   #running = false;
 
@@ -57,7 +55,6 @@ export class Figures {
     this.#last = null;
     this.#server = null;
     this.#missedFps = 0;
-    this.#slowness = new Slowness();
     this.#skewMs = null;
     this.#element("slow").hidden = true;
     for (const name of ["fps", "latency", "misses", "skew"]) this.#set(name, "–", "", NAMED_UNITS[name] ?? "");
@@ -70,11 +67,10 @@ export class Figures {
       this.#missedFps = (stats.frames_missed - before.frames_missed) / (stats.uptime_s - before.uptime_s);
     }
     this.#server = stats;
-    const slow = this.#slowness.judge(stats.miss_ratio);
     const line = this.#element("slow");
-    const sentence = slow ? slowSentence(stats.miss_ratio) : "";
+    const sentence = stats.slow ? slowSentence(stats.miss_ratio) : "";
     if (line.textContent !== sentence) line.textContent = sentence;
-    line.hidden = !slow;
+    line.hidden = !stats.slow;
   }
 
   #count() {
@@ -169,4 +165,12 @@ function read(report) {
     // Both are the sender's clock at what is being played: the older one is behind.
     skewMs: heard && seen ? heard - seen : null,
   };
+}
+
+/** The sentence; the share is given in steps of ten percent, so that a screen reader does not talk on and on. */
+function slowSentence(share) {
+  const machine = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname) ? "This machine" : "The server";
+  const percent = Math.max(10, 10 * Math.round(10 * share));
+  return `${machine} is too slow for this portrait: ${percent} % of the pictures come late. Close what else runs there, ` +
+    "or use a faster one.";
 }

@@ -11,12 +11,6 @@ from served import RunningServer
 
 pytestmark = pytest.mark.timeout(300)  # starting the server is part of the first test
 
-JUDGED = """async (shares) => {
-  const { Slowness } = await import("/slowness.js");
-  const slowness = new Slowness();
-  return shares.map((share) => slowness.judge(share));
-}"""
-
 
 @pytest.fixture(scope="module")
 def slow_server(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[RunningServer]:
@@ -46,18 +40,3 @@ async def test_a_machine_that_is_too_slow_is_said(browser: Browser, slow_server:
     await expect(page.locator("#slow")).to_be_hidden()
     await page.close()
     assert complaints == []
-
-
-async def test_a_stall_is_no_slow_machine(browser: Browser, plain_server: RunningServer) -> None:
-    page, _ = await open_page(browser, plain_server.url)
-    warming_up = [0.8] * 6
-    assert not any(await page.evaluate(JUDGED, [*warming_up, 0.0, 0.3, 0.3, 0.3, 0.0, 0.3]))
-    slow = await page.evaluate(JUDGED, [*warming_up, *[0.12] * 6])
-    assert slow.index(True) == 9  # the fourth report in a row
-    # Between the two thresholds it stays as it was.
-    there_and_back = await page.evaluate(
-        JUDGED, [*warming_up, *[0.2] * 4, *[0.06] * 10, *[0.01] * 4, *[0.06] * 9]
-    )
-    assert there_and_back[9:23] == [True] * 14
-    assert there_and_back[23:] == [False] * 10
-    await page.close()

@@ -104,7 +104,7 @@ async def test_a_full_server_says_when_to_come_back(offer: str) -> None:
     async with start(config) as running, Peer(running.http):
         post = running.http.post
         check(await post("/v1/sessions", content=offer, headers=SDP), 429, "too_many_sessions")
-        running.server.guard.enter("10.0.0.7")
+        running.server.guard.enter("10.0.0.7", carried=9)
         full = await post("/v1/sessions", content=offer, headers=SDP)
         check(full, 503, "server_full", "2 sessions")
         assert int(full.headers["Retry-After"]) > 0

@@ -52,3 +52,11 @@ def test_a_given_allowance_is_not_measured() -> None:
 def test_a_step_may_have_to_wait_for_the_other_sessions() -> None:
     alone = SLOW.budget(hop_frames=2, right_frames=2).step_allowance_ms
     assert SLOW.budget(hop_frames=2, right_frames=2, open_sessions=1).step_allowance_ms == alone + 52.0
+
+
+def test_as_many_sessions_are_let_in_as_the_cores_have_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.pace.cores", lambda: 2)
+    for whole_ms, expected in ((5.0, 8), (15.0, 4), (30.0, 2), (60.0, 1), (600.0, 1)):
+        pace = Pace(MediaConfig(), {1: [1.0], 2: [1.0]}, {1: [whole_ms], 2: [whole_ms]}, encode_ms=4.0)
+        assert pace.sessions == expected
+    assert Pace(MediaConfig(), {}, {}).sessions > 100, "what is not measured limits nobody"
