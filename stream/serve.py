@@ -23,6 +23,8 @@ from stream.listening import listen
 from stream.server import Server, create_app
 
 DEFAULT_CONFIG = "default"
+KEEP_ALIVE_S = 30
+"""Longer than clients keep an idle connection (5 s are usual), or a request may meet its end."""
 SHUTDOWN_S = 8
 SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
 CTRL_C_STATUS = 130
@@ -220,6 +222,7 @@ def run(args: argparse.Namespace) -> int:
             ws_ping_timeout=None,  # a pong may wait behind sound that the model has no time for yet
             ssl_certfile=config.network.certificate,
             ssl_keyfile=config.network.key,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
     )
