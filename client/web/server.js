@@ -9,7 +9,7 @@ const token = new URLSearchParams(location.hash.slice(1)).get("token");
 
 const ANSWER_MS = 15_000;
 const SESSION_MS = 25_000; // the server may ask STUN and TURN servers first
-const PICTURE_MS = 90_000; // up a slow line, then the model tries it
+const PICTURE_MS = 200_000; // up a slow line, then the model tries it, on a machine that may be busy
 const STALLED_MS = 20_000; // of a download, which may be long
 
 const asJson = (response) => response.json();

@@ -27,7 +27,7 @@ from stream.wire import Unpacker, pack
 logger = logging.getLogger("stream.portraits")
 
 READ_BYTES = 1 << 20
-NICE = 10  # below the model, whose motion is due, but not starved by it
+NICE = 5  # below what talks live, but not starved by it: with 10 a picture took minutes beside a busy browser
 PROGRESS_S = 0.1
 IDLE_S = 600.0
 """After so long without a picture it gives its memory back."""

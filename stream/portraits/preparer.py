@@ -27,7 +27,7 @@ from stream.wire import Unpacker, pack
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 20
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
 
 OnProgress = Callable[[float], None]
 
