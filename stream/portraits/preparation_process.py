@@ -7,7 +7,6 @@ is gone: exit.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -15,7 +14,6 @@ import select
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from pipeline.portrait import PortraitError
@@ -93,10 +91,6 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # the server's to handle, which ends this process in order
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
-    with contextlib.suppress(
-        OSError
-    ):  # Linux gives each session of processes the same share, whatever its niceness
-        Path("/proc/self/autogroup").write_text(str(NICE))
     outgoing = os.dup(1)
     os.dup2(2, 1)  # what a library prints is no message
     # Its anchors are decoded by as many threads as there are cores, one each.

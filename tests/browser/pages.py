@@ -14,7 +14,7 @@ from served import RunningServer
 MEASURE = Path(__file__).parent / "measure.js"
 LIVE = '#stage[data-state="live"]'
 IDLE = '#stage[data-state="idle"]'
-TRIED_MS = 80_000
+TRIED_MS = 150_000
 """Until a picture was tried out, where what tries it must first be started, at a low priority, beside other tests."""
 RECONNECTING = '#stage[data-state="reconnecting"]'
 
