@@ -17,14 +17,20 @@ def cpu_name() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
+def cores() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def describe_machine() -> dict[str, str | int | float | None]:
     """Processor, cores that this process may use, load, GPU, versions; loads torch."""
     import torch
 
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return {
         "cpu": cpu_name(),
-        "cpus": len(cores),
+        "cpus": cores(),
         "threads": torch.get_num_threads(),
         "load_1min": round(os.getloadavg()[0], 2),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

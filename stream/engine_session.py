@@ -110,11 +110,10 @@ class EngineSession:
         self._seed = seed
         self._controls = controls
         self._pending: deque[tuple[AudioWindow, float]] = deque()
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, float] = {}  # windows that are not drawn yet, and when they are due
         self._motions: deque[Motion] = deque()  # that are not drawn yet, the first of them being drawn
         self._drawing: asyncio.Task[None] | None = None
         self._drawing_s = 0.0
-        self._deadlines: dict[int, float] = {}
         self._shown: tuple[int, Floats] = (
             -1,
             np.zeros(0, np.float32),
@@ -194,10 +193,9 @@ class EngineSession:
     def process_gone(self) -> None:
         """Everything on its way is lost, and counted; what is being drawn is not."""
         self._opened = False
-        self._deadlines.clear()
         here = {motion.index for motion in self._motions}
-        lost = sorted([*(self._in_flight - here), *(window.index for window, _ in self._pending)])
-        self._in_flight &= here
+        lost = sorted([*(self._in_flight.keys() - here), *(window.index for window, _ in self._pending)])
+        self._in_flight = {index: due_s for index, due_s in self._in_flight.items() if index in here}
         self._pending.clear()
         for index in lost:
             self._next_index = max(self._next_index, index + 1)
@@ -208,7 +206,6 @@ class EngineSession:
         if isinstance(message, Failed):
             self.listener.on_failure(message.message)
         elif isinstance(message, Skipped):
-            self._deadlines.pop(message.index, None)
             self._release(message.index)
             self._skipped(message.index)
         elif isinstance(message, Motion):
@@ -229,7 +226,7 @@ class EngineSession:
 
     async def _draw(self, motion: Motion) -> None:
         z_TD = np.frombuffer(motion.z, np.float32).reshape(motion.frames, -1)
-        due_s = self._deadlines.pop(motion.index, 0.0)
+        due_s = self._in_flight[motion.index]
         await self._draw_between(motion.first_frame, z_TD[0], due_s)
         began, told = time.monotonic(), False
         for frame in range(motion.frames):
@@ -276,7 +273,7 @@ class EngineSession:
     # --- windows ---
 
     def _release(self, index: int) -> None:
-        self._in_flight.discard(index)
+        self._in_flight.pop(index, None)
         self._pump()
 
     def _hand_over(self, window: AudioWindow, deadline: float, *, passed_over: bool = False) -> None:
@@ -290,8 +287,7 @@ class EngineSession:
         if not passed_over:
             self._sent_index = index
         self._next_index = index + 1
-        self._in_flight.add(index)
-        self._deadlines[index] = deadline
+        self._in_flight[index] = deadline
         self._engine.send(
             Window(session=self.name, index=index, deadline=deadline - self._drawing_s, pcm=pcm)
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import takewhile
 
 from stream.protocol import FPS
 
@@ -69,7 +70,8 @@ class Lateness:
         self._chunks.clear()
 
     def _to_raise(self, at: float) -> int:
-        late = sorted(late for when, late in self._chunks if late > 0 and at - when <= RAISE_WITHIN_S)
+        recent = takewhile(lambda chunk: at - chunk[0] <= RAISE_WITHIN_S, reversed(self._chunks))
+        late = sorted(late for _, late in recent if late > 0)
         if len(late) * self._chunk_s < RAISE_AFTER_S:
             return 0
         needed = math.ceil(late[int(TYPICAL * len(late))] * FPS)

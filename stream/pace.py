@@ -6,11 +6,11 @@ of one frame where the machine has time for them beside the sessions that are op
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import numpy as np
 
+from pipeline.machine import cores
 from stream.config import MediaConfig
 from stream.protocol import FPS, LatencyBudget
 
@@ -24,13 +24,6 @@ MOST_SESSIONS = 1000
 # A live step shares the cores with codecs, network and often the browser, which a step in warm-up does not; the margin
 # and `stream.lateness` see to the rest.
 LIVE_FACTOR = 1.3
-
-
-def cores() -> int:
-    """That this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Pace:

@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 CREDITS_FILE = "portraits.json"
 
-Progress = Callable[[float], None]
-
 
 class PreparesPictures(Protocol):
     """Makes a portrait of a picture file, or raises PictureRefusedError; `Preparer.prepare` is one."""

@@ -149,3 +149,15 @@ async def test_frames_between_make_none_late_that_comes_after_them(threads: Thre
     frames = await case.drawn(2)
     assert 4 in frames
     assert 2 not in frames
+
+
+async def test_what_was_made_before_the_process_went_is_drawn_whole(threads: ThreadPoolExecutor) -> None:
+    case, due_s = Case(threads), time.monotonic() + 5.0
+    case.painter.each_s = 0.02
+    for index in range(3):
+        case.ask(index, due_s + index * 2 / FPS)
+    case.hear(moved(0, 10, 20))
+    case.hear(moved(1, 30, 40))
+    case.session.process_gone()
+    assert await case.drawn(2) == {0: 10, 1: 20, 2: 30, 3: 40}
+    assert case.shown.skipped == [2]
