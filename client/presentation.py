@@ -34,6 +34,7 @@ ROOMY_S = 0.010  # and none back for less than this
 LATENESSES = 3  # so many within LATE_WITHIN_S shift everything at once
 LATE_WITHIN_S = 10.0
 BUNCH_S = 0.010
+EARLY_S = 0.002  # a picture may be shown: `origin` may slide between asking when the next one is due and taking it
 FADE_SAMPLES = SAMPLE_RATE // 500
 
 Pcm = npt.NDArray[np.int16]
@@ -167,7 +168,7 @@ class Presentation:
         with self._lock:
             if self._origin is None:
                 return None
-            index = math.floor((at - self._origin) * FPS + 1e-6)
+            index = math.floor((at + EARLY_S - self._origin) * FPS)
             due = range(self._shown + 1, index + 1)
             self._shown = max(self._shown, index)
             self.due_pictures += len(due)

@@ -15,6 +15,7 @@ from stream.protocol import FPS, SAMPLE_RATE
 BLOCK = SAMPLE_RATE // 50
 RAMP = 30_000
 SETTLED_S = 3.0
+SENDING_S = 0.004  # that a camera takes for a picture
 
 
 def moment(index: int) -> Moment:
@@ -101,7 +102,7 @@ def play(
                 frame = value if last < 0 else last + (value - last) % 251
                 played.seen.append((now, frame))
                 last = frame
-            heapq.heappush(events, (presentation.next_picture(now, fps), 2, 0))
+            heapq.heappush(events, (presentation.next_picture(now + SENDING_S, fps), 2, 0))
     return played
 
 
