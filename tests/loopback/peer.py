@@ -123,7 +123,7 @@ class Peer:
         if self._loss:
             self._lose(audio.sender.transport)
         await pc.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
-        await self.until(lambda: self.pictures and self.sounds)
+        await self.until(lambda: self.pictures and self.sounds and self._channel.readyState == "open")
         return self
 
     async def __aexit__(
