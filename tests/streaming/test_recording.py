@@ -148,15 +148,16 @@ def check_sync(path: Path, *, clicks: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # half a minute on a machine of its own
-async def test_an_hour_stays_in_step(tmp_path: Path) -> None:
-    """A sound card that is off by 80 ppm, lost packets, late frames, two re-anchors, and two stalls of the loop."""
+@pytest.mark.timeout(600)  # ten seconds on a machine of its own
+async def test_the_drift_of_an_hour_stays_in_step(tmp_path: Path) -> None:
+    """In 20 minutes: a sound card that is off by 240 ppm, three times what they are, lost packets, late frames,
+    two re-anchors, and two stalls of the loop."""
     path = tmp_path / "hour.mp4"
-    presenter = Presenter(drift=80e-6, loss=0.01, late_frames=0.01)
+    presenter = Presenter(drift=240e-6, loss=0.01, late_frames=0.01)
     recording, over = begin(path, presenter)
     file = recording._file
     for quarter in range(4):
-        await run_unhurried(presenter, recording, 895)
+        await run_unhurried(presenter, recording, 295)
         if quarter % 2:
             presenter.network_s += 0.15  # the way becomes longer for good: the clock shifts both tracks
         else:
@@ -164,15 +165,15 @@ async def test_an_hour_stays_in_step(tmp_path: Path) -> None:
             await run_unhurried(presenter, recording, 3)
     recording.stop()
     await over
-    skews_ms = check_sync(path, clicks=58)
+    skews_ms = check_sync(path, clicks=18)
     assert np.abs(skews_ms).max() < 2.0, "what is released together is recorded together"
     assert presenter.clock.reanchors >= 1
     assert presenter.ingest.concealed_samples > SAMPLE_RATE
-    assert presenter.video.late_frames > 100
+    assert presenter.video.late_frames > 30
     assert recording.dropped_pictures == recording.dropped_sound_ms == 0
     assert file.repeated_pictures > 2 * 2 * FPS, "the stalls are holes"
     assert recording.ended is None
-    assert recording.seconds == pytest.approx(3_590, abs=5)
+    assert recording.seconds == pytest.approx(1_190, abs=5)
 
 
 async def test_it_begins_and_ends_in_the_middle_with_what_is_released(tmp_path: Path) -> None:

@@ -77,11 +77,12 @@ def test_a_late_start_is_made_good_at_any_time() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # half a minute on a machine of its own
-def test_an_hour_is_recorded_in_step_whatever_network_and_clocks_do(tmp_path: Path) -> None:
+@pytest.mark.timeout(600)  # ten seconds on a machine of its own
+def test_the_drift_of_an_hour_is_recorded_in_step_whatever_network_and_clocks_do(tmp_path: Path) -> None:
+    """In 20 minutes, with a clock that is off by three times what they are."""
     path, timeline = tmp_path / "hour.mp4", Timeline()
     with Recorder(path) as recorder:
-        for arrival_s, track, index in network(HOUR_S, drift=-80e-6):
+        for arrival_s, track, index in network(HOUR_S // 3, drift=-240e-6):
             if track == "sound":
                 pcm = TONE if index % 3_000 < 6 else SILENCE
                 timeline.add_audio(index * PACKET, pcm, arrival_s=arrival_s)
@@ -92,8 +93,8 @@ def test_an_hour_is_recorded_in_step_whatever_network_and_clocks_do(tmp_path: Pa
                 recorder.write(moment)
     played = Played(path)
     skews_ms = 1000 * played.skews_s()
-    assert len(skews_ms) >= 59
+    assert len(skews_ms) >= 19
     assert np.abs(skews_ms[1:]).max() <= 20.0
     assert np.abs(np.polyfit(np.arange(len(skews_ms)), skews_ms, 1)[0] * 60) < 10, "it grows"
-    assert abs(len(played.light) / FPS - HOUR_S) < 1.0
+    assert abs(len(played.light) / FPS - HOUR_S / 3) < 1.0
     assert SAMPLES_PER_FRAME == 1920
