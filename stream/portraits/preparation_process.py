@@ -37,7 +37,6 @@ class PreparationProcess:
 
     def __init__(self, pipe: Any, incoming: int, outgoing: int) -> None:
         self._pipe, self._incoming, self._outgoing = pipe, incoming, outgoing
-        self._told_at = 0.0
 
     def run(self) -> None:
         unpacker = Unpacker(Prepare)
@@ -50,10 +49,12 @@ class PreparationProcess:
 
     def _answer(self, request: Prepare) -> FromPreparation:
         number = request.number
+        told_at = 0.0
 
         def progress(share: float) -> None:
-            if time.monotonic() - self._told_at >= PROGRESS_S:
-                self._told_at = time.monotonic()
+            nonlocal told_at
+            if share >= 1 or time.monotonic() - told_at >= PROGRESS_S:
+                told_at = time.monotonic()
                 self._send(Progress(number=number, share=share))
 
         try:
