@@ -33,7 +33,7 @@ async def measured(
         pytest.skip("this machine is too busy for a browser")
     assert figures["problems"] == []
     assert recording.size == (128, 128)
-    assert abs(figures["frames"]["fps"] - 25) < 1
+    assert abs(figures["frames"]["fps"] - 25) < (1 if network is None else 2)  # what is lost is not shown
     trace = recording.trace
     return figures, 1000 * float(np.median([at - trace.received[rtp] for rtp, at in trace.displayed.items()]))
 

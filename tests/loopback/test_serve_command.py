@@ -185,7 +185,9 @@ def test_it_ends_quietly_while_it_is_imported(serve: Serve) -> None:
     maps = Path(f"/proc/{process.pid}/maps")
     process.wait_for(lambda: "_pydantic_core" in maps.read_text(), "FastAPI")
     process.send(signal.SIGINT, group=True)
-    assert process.end() == 130
+    # 130 to a shell, either way: CPython ends by the signal where it came while text was executed (dataclasses), though
+    # the exception was handled.
+    assert process.end() in (130, -signal.SIGINT)
     quiet(process)
 
 
