@@ -34,7 +34,8 @@ ROOMY_S = 0.010  # and none back for less than this
 LATENESSES = 3  # so many within LATE_WITHIN_S shift everything at once
 LATE_WITHIN_S = 10.0
 BUNCH_S = 0.010
-EARLY_S = 0.002  # a picture may be shown: `origin` may slide between asking when the next one is due and taking it
+EARLY_S = 0.002
+"""So much before it is due a picture may be shown: `origin` may slide between asking when that is and taking it."""
 FADE_SAMPLES = SAMPLE_RATE // 500
 
 Pcm = npt.NDArray[np.int16]
