@@ -260,13 +260,13 @@ class Session:
         self.state = "closed"
         if self._failure:
             self._send(notice_message("session_failed", self._failure, level="error"))
-        self._report_metrics()
         try:
             self._line.close()
             self._audio_out.stop()
             self._video_out.stop()
             self.released.end()
             await aiortc_patches.close_peer(self._pc, timeout_s=self._config.limits.close_timeout_s)
+            self._report_metrics()  # until here pictures went out
             await self.recorder.aclose()
             if not self._remote.done():
                 self._remote.cancel()
